@@ -1,0 +1,1 @@
+"""Recordings, the store and batches; never imports a model."""

@@ -1,0 +1,1 @@
+"""Readers: recordings, events and participants of one corpus; strangers to each other."""

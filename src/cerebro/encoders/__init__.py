@@ -1,0 +1,1 @@
+"""Encoders: a batch gives tokens (B, C, N, D); one file per family."""

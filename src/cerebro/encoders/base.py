@@ -1,0 +1,73 @@
+"""The contract of every encoder: a batch gives tokens (B, C, N, D)."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from cerebro.signal import EEGBatch, SignalSpec
+
+
+class Encoder(nn.Module, ABC):
+    """Turns windows into tokens, one per channel and patch; final classes take ``(signal, ...)``.
+
+    A subclass sets ``d_model`` (width of a token), ``patch_samples``, ``patch_stride`` and ``n_layers`` in its
+    constructor. Encoders are strangers to each other: none imports or inherits another.
+    """
+
+    d_model: int
+    patch_samples: int
+    patch_stride: int
+    n_layers: int
+
+    def __init__(self, signal: SignalSpec) -> None:
+        super().__init__()
+        self.signal = signal
+
+    def n_patches(self, n_times: int) -> int:
+        """Patches in a window of ``n_times`` samples."""
+        return (n_times - self.patch_samples) // self.patch_stride + 1
+
+    def valid(self, batch: EEGBatch) -> Bool[Tensor, "B C N"]:
+        """Tokens made of real samples of a real channel: True where nothing is padding."""
+        n = self.n_patches(batch.eeg.shape[-1])
+        end = torch.arange(n, device=batch.eeg.device) * self.patch_stride + self.patch_samples  # (N,)
+        return (batch.channel >= 0)[:, :, None] & (end[None, None, :] <= batch.n_valid[:, None, None])
+
+    @abstractmethod
+    def embed(self, batch: EEGBatch) -> Float[Tensor, "B C N D"]:
+        """Local tokens of each patch, without positions and without a look at other patches."""
+
+    @abstractmethod
+    def mix(
+        self, tokens: Float[Tensor, "B C N D"], batch: EEGBatch, hidden: Bool[Tensor, "B C N"] | None = None
+    ) -> Float[Tensor, "B C N D"]:
+        """Contextual tokens; where ``hidden`` is True the local token is replaced by a learned mask token."""
+
+    def mix_subset(
+        self,
+        tokens: Float[Tensor, "B C N D"],
+        batch: EEGBatch,
+        hidden: Bool[Tensor, "B C N"] | None = None,
+        keep: Int64[Tensor, "B M"] | None = None,
+        out: Int64[Tensor, "B L"] | None = None,
+    ) -> Float[Tensor, "B L D"]:
+        """Like ``mix`` on the tokens ``keep`` alone, giving those at ``out``; both index the flattened (C N).
+
+        ``keep=None`` keeps all tokens; ``out=None`` gives the kept ones. Counts are the same for every row of a batch,
+        so that shapes are static. ``out`` must lie in ``keep``. This default serves encoders without a faster way and
+        knows ``keep=None`` only.
+        """
+        if keep is not None:
+            raise NotImplementedError(f"{type(self).__name__} cannot leave tokens out")
+        mixed = self.mix(tokens, batch, hidden).flatten(1, 2)  # (B, C N, D)
+        return mixed if out is None else mixed.gather(1, out[:, :, None].expand(-1, -1, mixed.shape[-1]))
+
+    @abstractmethod
+    def layer_of(self, parameter: str) -> int:
+        """Depth of a parameter for layer-wise learning-rate decay: 0 = input side, ``n_layers + 1`` = output side."""
+
+    def forward(self, batch: EEGBatch, hidden: Bool[Tensor, "B C N"] | None = None) -> Float[Tensor, "B C N D"]:
+        """Tokens of a batch: ``mix(embed(batch), batch, hidden)``."""
+        return self.mix(self.embed(batch), batch, hidden)

@@ -1,0 +1,139 @@
+"""Files that are whole or absent: atomic writes, folder locks, checksums."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import psutil
+
+from cerebro.errors import CerebroError, DataError
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Write ``path`` so that it is either complete or not there.
+
+    ``write`` fills a temporary file beside ``path`` (never in another file system), which is flushed to disk and then
+    renamed. A full disk raises DataError and leaves the old file as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            free = free_bytes(path.parent)
+            raise DataError(
+                f"the disk is full while writing {path} ({free:,} bytes left); free some space and run the same "
+                "command again, it continues where it stopped."
+            ) from error
+        raise
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write ``content`` as indented JSON, atomically, with sorted keys and a final newline."""
+    text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    write_atomically(path, lambda file: _write_text(file, text))
+
+
+def _write_text(file: BinaryIO, text: str) -> None:
+    file.write(text.encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; a damaged file raises DataError that names it."""
+    try:
+        return json.loads(path.read_text())
+    except (ValueError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is no valid JSON ({error}); remove it and run the command that writes it.") from None
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to disk, so that a rename survives a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that an ordinary user may still write below ``folder``."""
+    stat = os.statvfs(folder)
+    return stat.f_bavail * stat.f_frsize
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hex digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def lock_folder(folder: Path, purpose: str) -> Iterator[None]:
+    """Let one process at a time write into ``folder``; a second is refused and told of the first.
+
+    The lock is a file ``.lock`` that names host, process and purpose. A lock whose process has ended on this host is
+    taken over, so that a killed run never blocks its successor.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = folder / ".lock"
+    me = {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started": psutil.Process().create_time(),
+        "purpose": purpose,
+    }
+    for _ in range(3):
+        try:
+            handle = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        except FileExistsError:
+            holder = _read_lock(lock)
+            if holder is not None and _is_alive(holder):
+                raise CerebroError(
+                    f"{folder} is being written by process {holder['pid']} on {holder['host']} ({holder['purpose']}); "
+                    "wait for it to end or choose another folder."
+                ) from None
+            lock.unlink(missing_ok=True)
+            continue
+        os.write(handle, json.dumps(me).encode())
+        os.close(handle)
+        break
+    else:
+        raise CerebroError(f"{lock} cannot be taken; remove it if no other process writes into {folder}.")
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+
+
+def _read_lock(lock: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(lock.read_text())
+        return content if {"host", "pid", "started", "purpose"} <= set(content) else None
+    except (OSError, ValueError):
+        return None
+
+
+def _is_alive(holder: dict[str, Any]) -> bool:
+    if holder["host"] != socket.gethostname():
+        return True  # cannot be known from here
+    try:
+        process = psutil.Process(holder["pid"])
+        return abs(process.create_time() - holder["started"]) < 2 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,1 @@
+"""Scores: numbers in, numbers out."""

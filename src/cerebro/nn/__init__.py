@@ -1,0 +1,1 @@
+"""Network parts that several files use, or that are hard enough to be tested alone."""

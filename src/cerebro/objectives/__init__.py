@@ -1,0 +1,1 @@
+"""Objectives: an encoder and a batch give a loss; one file each."""

@@ -1,0 +1,62 @@
+"""The contract of every objective: an encoder and a batch give a loss."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from cerebro.encoders.base import Encoder
+from cerebro.signal import EEGBatch, SignalSpec
+
+
+@dataclass
+class Loss:
+    """What an objective gives for a batch.
+
+    Parameters
+    ----------
+    total : Tensor
+        Scalar that is minimised.
+    parts : dict of scalar Tensor
+        What is logged, detached or not; never read back on the host within a step.
+    tokens : Tensor, optional
+        Tokens of the unmasked batch if the objective computed them, so that the terms of a sum share one encoding.
+    """
+
+    total: Float[Tensor, ""]
+    parts: dict[str, Tensor] = field(default_factory=dict)
+    tokens: Tensor | None = None
+
+
+class Objective(nn.Module, ABC):
+    """Loss of an encoder on a batch; final classes take ``(encoder, signal, ...)``.
+
+    An objective owns its heads, codebooks and teachers, and never registers the encoder as a submodule: the phase owns
+    it. Randomness is a function of ``batch.key``.
+    """
+
+    def __init__(self, encoder: Encoder, signal: SignalSpec) -> None:
+        super().__init__()
+
+    def start(self, encoder: Encoder, batches: Iterable[EEGBatch]) -> None:
+        """Run once after the hand-over of weights and never on resume: k-means, a teacher's copy, target statistics.
+
+        ``batches`` are training batches in a fixed order, on the encoder's device; take as many as needed.
+        """
+
+    @abstractmethod
+    def forward(self, encoder: Encoder, batch: EEGBatch, tokens: Tensor | None = None) -> Loss:
+        """Loss of a batch. ``tokens`` are ``encoder(batch)`` when another term of a sum computed them already."""
+
+    def after_step(self, encoder: Encoder, progress: float) -> None:
+        """Run after each optimiser step; ``progress`` in [0, 1] is the share of the phase that is done."""
+
+    def predict(self, encoder: Encoder, batch: EEGBatch) -> Mapping[str, Tensor]:
+        """Predictions by target: (B,) values of a regression, (B, K) probabilities of a classification; {} if none."""
+        return {}
+
+    def showcase(self, encoder: Encoder, batch: EEGBatch) -> Mapping[str, Tensor]:
+        """Arrays for the report from one validation batch, by name; {} if there is nothing to show."""
+        return {}

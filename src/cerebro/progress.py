@@ -1,0 +1,26 @@
+"""Progress bars on standard error for anything that takes more than two seconds."""
+
+import sys
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+
+
+def progress(items: Iterable[Item], what: str, unit: str, total: int | None = None) -> "tqdm[Item]":
+    """Iterate over ``items`` with a bar and a rate; nothing is shown for the first second.
+
+    Without a terminal (a log file, a Slurm job) the bar is printed once every 15 s instead of redrawn.
+    """
+    interval = 0.2 if sys.stderr.isatty() else 15.0
+    return tqdm(
+        items, desc=what, unit=unit, total=total, delay=1, mininterval=interval, file=sys.stderr, dynamic_ncols=True
+    )
+
+
+def progress_bar(what: str, unit: str, total: int) -> "tqdm[Any]":
+    """Bar to be advanced by hand with ``update``; use it as a context manager."""
+    interval = 0.2 if sys.stderr.isatty() else 15.0
+    return tqdm(desc=what, unit=unit, total=total, delay=1, mininterval=interval, file=sys.stderr, dynamic_ncols=True)

@@ -1,0 +1,1 @@
+"""Readouts: tokens of an encoder give a prediction."""

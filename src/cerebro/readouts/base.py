@@ -1,0 +1,28 @@
+"""The contract of every readout: tokens of an encoder give a prediction."""
+
+from abc import ABC, abstractmethod
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from cerebro.encoders.base import Encoder
+from cerebro.signal import EEGBatch, SignalSpec
+
+
+class Readout(nn.Module, ABC):
+    """Prediction from a batch; final classes take ``(encoder, signal, n_outputs, ...)``.
+
+    A readout owns the call of the encoder, because some work before it (a spatial filter) or skip its transformer. It
+    never registers the encoder as a submodule. ``tokens`` are the encoder's tokens when the caller has them already;
+    a readout that cannot use them says so in its docstring and computes its own.
+    """
+
+    def __init__(self, encoder: Encoder, signal: SignalSpec, n_outputs: int) -> None:
+        super().__init__()
+        self.n_outputs = n_outputs
+
+    @abstractmethod
+    def forward(
+        self, encoder: Encoder, batch: EEGBatch, tokens: Float[Tensor, "B C N D"] | None = None
+    ) -> Float[Tensor, "B O"]:
+        """Outputs, one row per window."""

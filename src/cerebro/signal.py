@@ -1,0 +1,129 @@
+"""What a model must know of the data, and the batch that every encoder and objective takes.
+
+Shape legend of the whole package: B batch, C channel, T sample, N patch, P sample in patch, D width, H head, K code.
+Units: ``EEGBatch.eeg`` is float32 microvolts. Positions are in metres, in the head frame (x right, y front, z up).
+"""
+
+from dataclasses import dataclass, field, fields, replace
+from typing import TypeVar
+
+import torch
+from jaxtyping import Bool, Float, Int16, Int64
+from torch import Tensor
+
+from cerebro.errors import ConfigError
+
+Batch = TypeVar("Batch", "RawBatch", "EEGBatch")
+
+
+@dataclass(frozen=True)
+class SignalSpec:
+    """What a model must know of the data before the first batch arrives.
+
+    Parameters
+    ----------
+    channels : tuple of str
+        Every channel name that can occur, in the order that ``EEGBatch.channel`` indexes.
+    positions : tuple of (x, y, z)
+        Electrode positions in metres, one per channel; NaN where a position is unknown.
+    sfreq : float
+        Sampling rate in Hz.
+    n_times : int
+        Samples of the longest row.
+    targets : tuple of str
+        Targets that a batch carries.
+    """
+
+    channels: tuple[str, ...]
+    positions: tuple[tuple[float, float, float], ...]
+    sfreq: float
+    n_times: int
+    targets: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.channels) != len(self.positions):
+            raise ConfigError(
+                f"{len(self.channels)} channel names came with {len(self.positions)} positions; give one position (or "
+                "NaN) per channel."
+            )
+        if len(set(self.channels)) != len(self.channels):
+            twice = sorted({name for name in self.channels if self.channels.count(name) > 1})
+            raise ConfigError(f"channel names occur twice: {', '.join(twice)}; rename or drop one of each.")
+
+
+@dataclass
+class EEGBatch:
+    """Windows on the device, in microvolts, with what is known of each.
+
+    Channels come sorted by nothing: ``channel`` says which one a row is, so that a model must not rely on their order.
+    """
+
+    eeg: Float[Tensor, "B C T"]  # float32 microvolts, zero where padded
+    channel: Int64[Tensor, "B C"]  # row of SignalSpec.channels, -1 = padding
+    n_valid: Int64[Tensor, " B"]  # valid samples from the left
+    key: Int64[Tensor, " B"]  # hash(seed, epoch, sample): masks and augmentations are functions of it
+    sample: Int64[Tensor, " B"]  # number of the window in its table
+    recording: Int64[Tensor, " B"]
+    participant: Int64[Tensor, " B"]
+    pair: Int64[Tensor, " B"]  # equal = same film or state at the same time; -1 = none
+    targets: dict[str, Float[Tensor, " B"]] = field(default_factory=dict)
+    known: dict[str, Bool[Tensor, " B"]] = field(default_factory=dict)  # False where the label is missing
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> "EEGBatch":
+        """Copy to ``device``."""
+        return _to(self, device, non_blocking)
+
+    def __len__(self) -> int:
+        return self.eeg.shape[0]
+
+
+@dataclass
+class RawBatch:
+    """Windows as the store holds them: int16, time-major. The only place where int16 is known."""
+
+    counts: Int16[Tensor, "B T C"]
+    microvolts_per_count: Float[Tensor, " B"]
+    channel: Int64[Tensor, "B C"]
+    n_valid: Int64[Tensor, " B"]
+    key: Int64[Tensor, " B"]
+    sample: Int64[Tensor, " B"]
+    recording: Int64[Tensor, " B"]
+    participant: Int64[Tensor, " B"]
+    pair: Int64[Tensor, " B"]
+    targets: dict[str, Float[Tensor, " B"]] = field(default_factory=dict)
+    known: dict[str, Bool[Tensor, " B"]] = field(default_factory=dict)
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> "RawBatch":
+        """Copy to ``device``: half the bytes of float32."""
+        return _to(self, device, non_blocking)
+
+    def to_microvolts(self) -> EEGBatch:
+        """Scale and transpose on the device where the counts lie; called once, after the transfer."""
+        eeg = self.counts.transpose(1, 2).to(torch.float32, memory_format=torch.contiguous_format)  # (B, C, T)
+        eeg = eeg.contiguous().mul_(self.microvolts_per_count[:, None, None])
+        return EEGBatch(
+            eeg=eeg,
+            channel=self.channel,
+            n_valid=self.n_valid,
+            key=self.key,
+            sample=self.sample,
+            recording=self.recording,
+            participant=self.participant,
+            pair=self.pair,
+            targets=self.targets,
+            known=self.known,
+        )
+
+    def __len__(self) -> int:
+        return self.counts.shape[0]
+
+
+def _to(batch: Batch, device: torch.device, non_blocking: bool) -> Batch:
+    moved: dict[str, Tensor | dict[str, Tensor]] = {}
+    for entry in fields(batch):
+        value = getattr(batch, entry.name)
+        if isinstance(value, dict):
+            moved[entry.name] = {name: tensor.to(device, non_blocking=non_blocking) for name, tensor in value.items()}
+        else:
+            moved[entry.name] = value.to(device, non_blocking=non_blocking)
+    return replace(batch, **moved)  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""Training: the only model-side layer that knows Lightning."""
