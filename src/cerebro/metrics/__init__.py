@@ -1,1 +1,1 @@
-"""Scores: numbers in, numbers out."""
+"""Numbers in, numbers out: scores of predictions, and intervals over participants."""
