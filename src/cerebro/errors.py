@@ -24,7 +24,7 @@ class CheckpointError(CerebroError):
     """A checkpoint does not fit, is damaged, or must not be used here."""
 
 
-def check_between(name: str, value: float, low: float, high: float) -> None:
+def check_between(name: str, value: float | int, low: float | int, high: float | int) -> None:
     """Raise ConfigError unless ``low < value < high``."""
     if not low < value < high:
         raise ConfigError(
@@ -32,7 +32,7 @@ def check_between(name: str, value: float, low: float, high: float) -> None:
         )
 
 
-def check_positive(name: str, value: float) -> None:
+def check_positive(name: str, value: float | int) -> None:
     """Raise ConfigError unless ``value > 0``."""
     if not value > 0:
         raise ConfigError(f"{name}={value} must be larger than 0; set {name} to a positive number.")

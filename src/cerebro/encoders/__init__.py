@@ -1,1 +1,6 @@
-"""Encoders: a batch gives tokens (B, C, N, D); one file per family."""
+"""Encoders: batches give tokens (B, C, N, D); one file per family."""
+
+from cerebro.encoders.base import Encoder
+from cerebro.encoders.labram import LaBraM
+
+__all__ = ["Encoder", "LaBraM"]

@@ -1,1 +1,1 @@
-"""Network parts that several files use, or that are hard enough to be tested alone."""
+"""Parts that several models use, or that are hard enough to be tested alone."""

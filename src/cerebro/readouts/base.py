@@ -17,6 +17,8 @@ class Readout(nn.Module, ABC):
     a readout that cannot use them says so in its docstring and computes its own.
     """
 
+    reads_tokens: bool = True  # False where a readout cannot use the encoder's tokens
+
     def __init__(self, encoder: Encoder, signal: SignalSpec, n_outputs: int) -> None:
         super().__init__()
         self.n_outputs = n_outputs

@@ -1,0 +1,130 @@
+"""Codebook of directions that follows its tokens by a moving average."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from cerebro.errors import ConfigError, check_between, check_positive
+from cerebro.nn.processes import from_first_process, sum_over_processes
+from cerebro.randomness import uniform
+
+
+class Quantized(NamedTuple):
+    """What the codebook gives for M tokens."""
+
+    vectors: Float[Tensor, "M D"]  # unit vectors of the codes; the gradient passes straight through to the tokens
+    codes: Int64[Tensor, " M"]
+    commitment: Float[Tensor, ""]  # mean squared distance of tokens to their (fixed) codes
+    perplexity: Float[Tensor, ""]  # exp of the entropy of the batch's codes: 1 = collapsed, K = all equally used
+    share_used: Float[Tensor, ""]  # share of codes that the batch uses, in [0, 1]
+
+
+class CosineCodebook(nn.Module):
+    """Nearest unit vector by cosine; the codes follow the mean direction of their tokens.
+
+    While training, a code moves towards the normalised mean of its tokens (decay 0.99) and a code that has gone out of
+    use is put onto a token of the batch. In ``eval()`` nothing changes. Distances are float32 whatever the precision of
+    the run. Processes of a distributed run share one codebook.
+
+    Parameters
+    ----------
+    n_codes : int
+        Codes K.
+    code_dim : int
+        Width D of a code.
+    decay : float
+        Decay of the moving averages, in (0, 1).
+    revive_below : float
+        A code whose average use falls below this share of the mean use counts as dead; 0 never revives.
+
+    References
+    ----------
+    van den Oord et al. 2017, arXiv:1711.00937 (moving average); Yu et al. 2022, arXiv:2110.04627 (unit codes).
+    """
+
+    weight: Tensor
+    use: Tensor
+
+    def __init__(self, n_codes: int, code_dim: int, decay: float = 0.99, revive_below: float = 0.02) -> None:
+        super().__init__()
+        check_positive("n_codes", n_codes)
+        check_positive("code_dim", code_dim)
+        check_between("decay", decay, 0, 1)
+        if not 0 <= revive_below < 1:
+            raise ConfigError(f"revive_below={revive_below} must lie in [0, 1); set it to 0.02, or 0 for never.")
+        self.n_codes = n_codes
+        self.decay = decay
+        self.revive_below = revive_below
+        self.register_buffer("weight", F.normalize(torch.randn(n_codes, code_dim), dim=-1))
+        self.register_buffer("use", torch.full((n_codes,), 1.0 / n_codes))  # average share of tokens per code
+
+    @torch.no_grad()
+    def start(self, tokens: Float[Tensor, "M D"], key: Int64[Tensor, " 1"], n_iterations: int = 10) -> None:
+        """Set the codes by k-means on the directions of ``tokens`` (spherical k-means; Dhillon & Modha 2001).
+
+        Raises
+        ------
+        ConfigError
+            If there are fewer tokens than codes.
+        """
+        if len(tokens) < self.n_codes:
+            raise ConfigError(
+                f"{len(tokens)} tokens cannot start {self.n_codes} codes; give more training batches or set n_codes to "
+                f"at most {len(tokens)}."
+            )
+        unit = F.normalize(tokens.float(), dim=-1)
+        first = uniform(key, len(unit))[0].argsort()[: self.n_codes]
+        weight = unit[first]
+        counts = torch.ones(self.n_codes, device=unit.device)
+        for _ in range(n_iterations):
+            codes = (unit @ weight.T).argmax(dim=-1)
+            counts = torch.bincount(codes, minlength=self.n_codes).to(unit.dtype)
+            sums = torch.zeros_like(weight).index_add_(0, codes, unit)
+            weight = torch.where(counts[:, None] > 0, F.normalize(sums, dim=-1), weight)
+        self.weight.copy_(from_first_process(weight))
+        self.use.copy_(from_first_process(counts.clamp(min=1) / counts.clamp(min=1).sum()))
+
+    def codes(self, tokens: Float[Tensor, "M D"]) -> Int64[Tensor, " M"]:
+        """Nearest code of each token."""
+        with torch.no_grad(), torch.autocast(tokens.device.type, enabled=False):
+            return (F.normalize(tokens.float(), dim=-1) @ self.weight.T).argmax(dim=-1)
+
+    def forward(self, tokens: Float[Tensor, "M D"], key: Int64[Tensor, " 1"]) -> Quantized:
+        """Quantise tokens that are no padding; ``key`` decides onto which tokens dead codes are put."""
+        with torch.autocast(tokens.device.type, enabled=False):
+            unit = F.normalize(tokens.float(), dim=-1)
+            with torch.no_grad():
+                codes = (unit @ self.weight.T).argmax(dim=-1)
+                nearest = self.weight[codes]
+                counts = sum_over_processes(torch.bincount(codes, minlength=self.n_codes).to(unit.dtype))
+            commitment = F.mse_loss(unit, nearest)
+            vectors = unit + (nearest - unit).detach()
+            if self.training:
+                self._follow(unit.detach(), codes, counts, key)
+            share = counts / counts.sum().clamp(min=1)
+            perplexity = torch.exp(-(share * share.clamp(min=1e-12).log()).sum())
+            return Quantized(vectors, codes, commitment, perplexity, (counts > 0).float().mean())
+
+    @torch.no_grad()
+    def _follow(
+        self,
+        unit: Float[Tensor, "M D"],
+        codes: Int64[Tensor, " M"],
+        counts: Float[Tensor, " K"],
+        key: Int64[Tensor, " 1"],
+    ) -> None:
+        sums = sum_over_processes(torch.zeros_like(self.weight).index_add_(0, codes, unit))
+        mean = F.normalize(sums, dim=-1)
+        moved = F.normalize(self.weight * self.decay + mean * (1 - self.decay), dim=-1)
+        weight = torch.where(counts[:, None] > 0, moved, self.weight)
+        use = self.use * self.decay + counts / counts.sum().clamp(min=1) * (1 - self.decay)
+        if self.revive_below > 0 and len(unit) > 0:
+            dead = use * self.n_codes < self.revive_below
+            draw = (uniform(key, self.n_codes)[0] * len(unit)).long().clamp(max=len(unit) - 1)
+            weight = torch.where(dead[:, None], from_first_process(unit[draw]), weight)
+            use = torch.where(dead, 1.0 / self.n_codes, use)
+        self.weight.copy_(weight)
+        self.use.copy_(use)

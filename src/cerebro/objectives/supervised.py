@@ -1,0 +1,136 @@
+"""Regression or classification of a label through a readout."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from cerebro.encoders.base import Encoder
+from cerebro.errors import ConfigError, DataError
+from cerebro.objectives.base import Loss, Objective
+from cerebro.readouts.base import Readout
+from cerebro.signal import EEGBatch, SignalSpec
+
+
+class Supervised(Objective):
+    """Predict one target; windows whose label is missing take no part in the loss.
+
+    A regression is learned on the standardised target (mean and standard deviation of the training labels) and
+    predicted in the target's own unit.
+
+    Parameters
+    ----------
+    encoder, signal
+        What it reads from.
+    target : str
+        Name of the target, one of ``signal.targets``.
+    kind : {"regression", "classification"}
+    readout : builder of a `Readout`
+        Called with the encoder, the signal and the number of outputs.
+    loss : {"mse", "l1", "huber"}
+        Loss of a regression, on the standardised target; ``huber`` turns linear at one standard deviation.
+    n_classes : int
+        Classes of a classification; labels are 0 ... n_classes - 1.
+    label_smoothing : float
+        Of a classification, in [0, 1).
+
+    Raises
+    ------
+    ConfigError
+        If the data carry no such target.
+    """
+
+    target_mean: Tensor
+    target_sd: Tensor
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        signal: SignalSpec,
+        target: str,
+        readout: Callable[[Encoder, SignalSpec, int], Readout],
+        kind: Literal["regression", "classification"] = "regression",
+        loss: Literal["mse", "l1", "huber"] = "mse",
+        n_classes: int = 2,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__(encoder, signal)
+        if target not in signal.targets:
+            carried = ", ".join(signal.targets) or "none"
+            raise ConfigError(f"the data carry no target {target!r} (they carry: {carried}); add it to data.targets.")
+        if kind == "classification" and n_classes < 2:
+            raise ConfigError(f"n_classes={n_classes} is no classification; set n_classes to 2 or more.")
+        self.target = target
+        self.kind = kind
+        self.loss = loss
+        self.n_classes = n_classes
+        self.label_smoothing = label_smoothing
+        self.readout = readout(encoder, signal, n_classes if kind == "classification" else 1)
+        self.register_buffer("target_mean", torch.zeros(()))
+        self.register_buffer("target_sd", torch.ones(()))
+
+    @torch.no_grad()
+    def start(self, encoder: Encoder, batches: Iterable[EEGBatch]) -> None:
+        """Take mean and standard deviation of the known training labels, in one pass over ``batches``."""
+        labels = [batch.targets[self.target][batch.known[self.target]].double().cpu() for batch in batches]
+        values = torch.cat(labels) if labels else torch.empty(0, dtype=torch.float64)
+        if len(values) == 0:
+            raise DataError(
+                f"no training window has a label {self.target!r}; check the participants table and data.targets."
+            )
+        if self.kind == "classification":
+            if not bool(((values >= 0) & (values < self.n_classes) & (values == values.round())).all()):
+                found = sorted({float(value) for value in values})[:5]
+                raise DataError(
+                    f"labels of {self.target!r} must be whole numbers from 0 to {self.n_classes - 1}, found {found}; "
+                    "set n_classes, or kind to regression."
+                )
+            return
+        sd = float(values.std(correction=0))
+        self.target_mean.fill_(float(values.mean()))
+        self.target_sd.fill_(sd if sd > 0 else 1.0)  # a constant label is predicted as it is
+
+    def forward(self, encoder: Encoder, batch: EEGBatch, tokens: Tensor | None = None) -> Loss:
+        """Loss over the windows with a known label; zero, with a zero gradient, if there is none; hands tokens on."""
+        if tokens is None and self.readout.reads_tokens:
+            tokens = encoder(batch)
+        outputs = self.readout(encoder, batch, tokens).float()
+        known, label = batch.known[self.target], batch.targets[self.target]
+        n_known = known.sum()
+        each = self._errors(outputs, torch.where(known, label, 0.0))
+        total = torch.where(known, each, 0.0).sum() / n_known.clamp(min=1)
+        parts = {self.loss if self.kind == "regression" else "cross_entropy": total.detach(), "known": n_known}
+        if self.kind == "classification":
+            right = (outputs.detach().argmax(dim=-1) == torch.where(known, label, 0.0).long()).float()
+            parts["accuracy"] = torch.where(known, right, 0.0).sum() / n_known.clamp(min=1)
+        return Loss(total, parts, tokens)
+
+    def _errors(self, outputs: Float[Tensor, "B O"], label: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+        if self.kind == "classification":
+            return F.cross_entropy(outputs, label.long(), reduction="none", label_smoothing=self.label_smoothing)
+        wanted = (label - self.target_mean) / self.target_sd
+        if self.loss == "mse":
+            return F.mse_loss(outputs[:, 0], wanted, reduction="none")
+        if self.loss == "l1":
+            return F.l1_loss(outputs[:, 0], wanted, reduction="none")
+        return F.huber_loss(outputs[:, 0], wanted, reduction="none")
+
+    @torch.no_grad()
+    def predict(self, encoder: Encoder, batch: EEGBatch) -> Mapping[str, Tensor]:
+        """Prediction in the target's unit (B,), or probabilities of the classes (B, K)."""
+        outputs = self.readout(encoder, batch).float()
+        if self.kind == "classification":
+            return {self.target: outputs.softmax(dim=-1)}
+        return {self.target: outputs[:, 0] * self.target_sd + self.target_mean}
+
+    @torch.no_grad()
+    def showcase(self, encoder: Encoder, batch: EEGBatch) -> Mapping[str, Tensor]:
+        """Prediction and target of the windows with a known label."""
+        known = batch.known[self.target]
+        return {
+            "prediction": self.predict(encoder, batch)[self.target][known],
+            "target": batch.targets[self.target][known],
+        }

@@ -1,0 +1,93 @@
+"""Several objectives at once: ``sum of weight x term``."""
+
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from cerebro.encoders.base import Encoder
+from cerebro.errors import ConfigError
+from cerebro.objectives.base import Loss, Objective
+from cerebro.signal import EEGBatch, SignalSpec
+
+
+class WeightedSum(Objective):
+    """Weighted sum of named terms that share one encoding of the unmasked batch where they need it.
+
+    A term of weight 0 is left out altogether. Parts of the loss are logged as ``term/part``.
+
+    Parameters
+    ----------
+    encoder, signal
+        What is trained.
+    terms : dict of builders of an `Objective`
+        Terms by name, computed in this order.
+    weights : dict of float
+        Weight of each term, at least 0, e.g. ``{codes: 1.0, p_factor: 0.15}``.
+
+    Raises
+    ------
+    ConfigError
+        If terms and weights do not have the same names, a weight is negative, or all are 0.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        signal: SignalSpec,
+        terms: dict[str, Callable[[Encoder, SignalSpec], Objective]],
+        weights: dict[str, float],
+    ) -> None:
+        super().__init__(encoder, signal)
+        if set(terms) != set(weights):
+            raise ConfigError(
+                f"weights name {', '.join(sorted(weights)) or 'nothing'} and terms "
+                f"{', '.join(sorted(terms)) or 'nothing'}; give every term a weight (0 leaves it out), and only those."
+            )
+        for name, weight in weights.items():
+            if not 0 <= weight < float("inf"):
+                raise ConfigError(f"weights.{name}={weight} must be 0 or larger and finite; 0 leaves the term out.")
+        if not any(weights.values()):
+            raise ConfigError("every weight is 0, so nothing would be learned; set one of weights above 0.")
+        built = {
+            name: build(encoder, signal) for name, build in terms.items()
+        }  # all, so that none shifts another's start
+        self.weights = {name: weights[name] for name in terms if weights[name] > 0}
+        self.terms = nn.ModuleDict({name: built[name] for name in self.weights})
+
+    def start(self, encoder: Encoder, batches: Iterable[EEGBatch]) -> None:
+        """Start each term; ``batches`` must bear being iterated once per term."""
+        for _, term in self._terms():
+            term.start(encoder, batches)
+
+    def forward(self, encoder: Encoder, batch: EEGBatch, tokens: Tensor | None = None) -> Loss:
+        """Loss of a batch."""
+        losses: list[Tensor] = []
+        parts: dict[str, Tensor] = {}
+        for name, term in self._terms():
+            loss = term(encoder, batch, tokens)
+            tokens = loss.tokens if tokens is None else tokens
+            losses.append(self.weights[name] * loss.total)
+            parts[name] = loss.total.detach()
+            parts.update({f"{name}/{part}": value for part, value in loss.parts.items()})
+        return Loss(torch.stack(losses).sum(), parts, tokens)
+
+    def after_step(self, encoder: Encoder, progress: float) -> None:
+        """Hand the step on to each term."""
+        for _, term in self._terms():
+            term.after_step(encoder, progress)
+
+    def predict(self, encoder: Encoder, batch: EEGBatch) -> Mapping[str, Tensor]:
+        """Predictions of all terms."""
+        return {target: value for _, term in self._terms() for target, value in term.predict(encoder, batch).items()}
+
+    def showcase(self, encoder: Encoder, batch: EEGBatch) -> Mapping[str, Tensor]:
+        """Arrays of all terms, as ``term/array``."""
+        return {
+            f"{name}/{array}": value
+            for name, term in self._terms()
+            for array, value in term.showcase(encoder, batch).items()
+        }
+
+    def _terms(self) -> list[tuple[str, Objective]]:
+        return [(name, term) for name, term in self.terms.items() if isinstance(term, Objective)]
