@@ -61,7 +61,7 @@ class Finding:
     detail: str
 
 
-class Skip(Exception):  # noqa: N818 - a rule's decision, no error
+class Skip(Exception):
     """Raised by `Reader.load` for a recording that a rule leaves out after a look at its signal."""
 
     def __init__(self, finding: Finding) -> None:

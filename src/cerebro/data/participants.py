@@ -1,0 +1,83 @@
+"""The participants table of a corpus: one row per person, missing values as NaN."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cerebro.data.tables import Table, is_missing, number, read_table
+from cerebro.errors import DataError
+
+# Columns that are numbers or nothing, whatever else a table holds.
+NUMERIC = ("age", "ehq_total", "p_factor", "attention", "internalizing", "externalizing")
+SEX_NAMES = ("sex", "gender")
+# BIDS participants.tsv allows "other"; the target is binary, so it counts as missing.
+SEX_CODES = {"m": 0.0, "male": 0.0, "f": 1.0, "female": 1.0, "o": np.nan, "other": np.nan}
+
+
+def read_participants(path: Path, participant_column: str = "participant_id") -> pd.DataFrame:
+    """Read a participants table.
+
+    Parameters
+    ----------
+    path : Path
+        ``.tsv`` or ``.csv`` file, one row per person.
+    participant_column : str
+        Column that names the person.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Index ``participant_id``, sorted. ``sex`` (also from a column ``gender``) is 0 for male, 1 for female; ``age``
+        and the questionnaire factors are floats; every other column is float if all its known values are numbers, else
+        text. Missing cells (blank, ``n/a``) are NaN.
+
+    Raises
+    ------
+    DataError
+        In one line, if the table cannot be read, a person is named twice or not at all, or a value is none.
+    """
+    table = read_table(path)
+    if participant_column not in table.columns:
+        raise DataError(
+            f"{path} has no column {participant_column!r} that names the participants; its columns are "
+            f"{', '.join(table.columns)}."
+        )
+    people = table.column(participant_column)
+    nameless = [at for at, person in enumerate(people) if is_missing(person)]
+    if nameless:
+        raise DataError(f"{path} data row {nameless[0] + 1} names no participant; fill or remove the row.")
+    twice = sorted({person for person in people if people.count(person) > 1}) if len(set(people)) < len(people) else []
+    if twice:
+        raise DataError(
+            f"{path} lists {len(twice)} participants more than once ({', '.join(twice[:3])}); keep one row of each."
+        )
+    columns = {_canonical(name): _values(table, name, path) for name in table.columns if name != participant_column}
+    if len(columns) != len(table.columns) - 1:
+        raise DataError(f"{path} has columns that mean the same (age, sex or gender twice); keep one of each.")
+    index = pd.Index(people, name="participant_id", dtype=object)
+    return pd.DataFrame(columns, index=index).sort_index()
+
+
+def _canonical(name: str) -> str:
+    lower = name.lower()
+    if lower in SEX_NAMES:
+        return "sex"
+    return lower if lower in NUMERIC else name
+
+
+def _values(table: Table, name: str, path: Path) -> npt.NDArray[np.float64] | npt.NDArray[np.object_]:
+    cells = table.column(name)
+    canonical = _canonical(name)
+    if canonical == "sex":
+        unknown = sorted({cell for cell in cells if not is_missing(cell) and cell.lower() not in SEX_CODES})
+        if unknown:
+            raise DataError(f"{path} column {name} holds {unknown[0]!r}; write M, F or n/a.")
+        return np.array([np.nan if is_missing(cell) else SEX_CODES[cell.lower()] for cell in cells], dtype=np.float64)
+    try:
+        return np.array([number(cell) for cell in cells], dtype=np.float64)
+    except ValueError as error:
+        if canonical in NUMERIC:
+            raise DataError(f"{path} column {name} should hold numbers or n/a ({error}); mend the cell.") from None
+    return np.array([np.nan if is_missing(cell) else cell for cell in cells], dtype=object)

@@ -1,0 +1,165 @@
+"""One signal file, of any format that MNE-Python reads, as float32 microvolts on the electrodes of a montage."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cerebro.data.readers.base import Finding, Recording
+from cerebro.errors import DataError
+from cerebro.montage import Montage, canonical_names
+
+MICROVOLTS_PER_VOLT = 1e6
+BLOCK_S = 60.0  # seconds in float64 at a time, so that a long recording never stands in memory twice
+# A scalp signal lies well inside these; outside, volts were taken for microvolts or the other way round.
+PLAUSIBLE_SD_UV = (0.01, 100_000.0)
+_EDF_SAMPLE_BYTES = {".edf": 2, ".bdf": 3}
+
+
+def read_signal(path: Path, montage: Montage, reference: str, key: str) -> Recording:
+    """Read a continuous recording.
+
+    Channels come in the montage's order and spelling; those that are no electrode of it are dropped and counted under
+    rule ``no-electrode``, and what MNE warned of under ``file-warning``.
+
+    Parameters
+    ----------
+    path : Path
+        ``.set``, ``.edf``, ``.bdf``, ``.vhdr``, ``.fif`` or another format of MNE-Python.
+    montage : Montage
+        Electrodes that the file's labels may mean.
+    reference : str
+        Reference of the recording, handed through.
+    key : str
+        Name of the recording in findings.
+
+    Raises
+    ------
+    DataError
+        In one line: no file, no recording, header and size disagree, no known channel, two labels of one electrode,
+        NaN or infinite samples, a signal that is constant or cannot be microvolts.
+    """
+    if not path.exists():
+        raise DataError(f"signal file {path} does not exist; fetch it or take it out of the data set.")
+    if path.suffix.lower() in _EDF_SAMPLE_BYTES:
+        check_edf_size(path)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        try:
+            raw = _open(path)
+            recording = _to_microvolts(raw, path, montage, reference, key)
+        except (DataError, MemoryError):
+            raise
+        except Exception as error:  # MNE and scipy raise nearly anything on a damaged file
+            raise DataError(
+                f"{path} cannot be read as a recording ({type(error).__name__}: {_first_line(error)}); replace it by "
+                "a whole copy or take it out of the data set."
+            ) from None
+    texts = sorted({_first_line(entry.message) for entry in warned if issubclass(entry.category, RuntimeWarning)})
+    recording.findings += [Finding("file-warning", "repaired", key, text) for text in texts]
+    _check_samples(recording, path)
+    return recording
+
+
+def check_edf_size(path: Path) -> None:
+    """Raise DataError unless an EDF or BDF file has exactly the bytes that its header announces.
+
+    MNE reads a truncated file as a shorter recording without a word. Layout of the header: Kemp et al. 1992,
+    doi:10.1016/0013-4694(92)90009-7.
+    """
+    with open(path, "rb") as file:
+        fixed = file.read(256)
+        try:
+            header_bytes, n_records, n_signals = (int(fixed[a:b]) for a, b in ((184, 192), (236, 244), (252, 256)))
+            file.seek(256 + n_signals * 216)
+            counts = file.read(n_signals * 8)
+            record_samples = sum(int(counts[8 * i : 8 * i + 8]) for i in range(n_signals))
+        except (ValueError, OSError):
+            raise DataError(
+                f"{path} has no {path.suffix[1:].upper()} header; replace it by a whole copy or take it out of the "
+                "data set."
+            ) from None
+    if header_bytes != 256 * (n_signals + 1) or record_samples <= 0:
+        raise DataError(
+            f"{path} announces {n_signals} signals, {record_samples} samples a record and a header of {header_bytes} "
+            "bytes, which contradict each other; replace it by a whole copy."
+        )
+    if n_records < 0:
+        raise DataError(f"{path} was never closed by its recorder (unknown number of records); save it again as EDF.")
+    expected = header_bytes + n_records * record_samples * _EDF_SAMPLE_BYTES[path.suffix.lower()]
+    found = path.stat().st_size
+    if found != expected:
+        state = "is truncated" if found < expected else "is longer than its header says"
+        raise DataError(
+            f"{path} {state}: {found:,} bytes where its header announces {expected:,}; replace it by a whole copy."
+        )
+
+
+def _open(path: Path) -> Any:
+    import mne  # imported here because it takes a second
+
+    if path.suffix.lower() == ".set":
+        return mne.io.read_raw_eeglab(path, preload=False, verbose="error")
+    return mne.io.read_raw(path, preload=False, verbose="error")
+
+
+def _to_microvolts(raw: Any, path: Path, montage: Montage, reference: str, key: str) -> Recording:
+    labels = [str(label) for label in raw.ch_names]
+    names = canonical_names(labels, montage)
+    order = {name: place for place, name in enumerate(montage.channels)}
+    picks = sorted((place for place, name in enumerate(names) if name is not None), key=lambda p: order[str(names[p])])
+    if not picks:
+        raise DataError(
+            f"{path} has no channel that montage {montage.name} knows (found {', '.join(labels[:5])}"
+            f"{', ...' if len(labels) > 5 else ''}); choose another montage or take the file out of the data set."
+        )
+    eeg = np.empty((len(picks), raw.n_times), dtype=np.float32)
+    step = max(1, round(BLOCK_S * raw.info["sfreq"]))
+    for start in range(0, raw.n_times, step):
+        stop = min(start + step, raw.n_times)
+        eeg[:, start:stop] = raw.get_data(picks, start, stop) * MICROVOLTS_PER_VOLT
+    dropped = [label for label, name in zip(labels, names, strict=True) if name is None]
+    findings = []
+    if dropped:
+        detail = (
+            f"{len(dropped)} of {len(labels)} channels are no electrodes and were dropped: {', '.join(dropped[:8])}"
+        )
+        findings.append(Finding("no-electrode", "repaired", key, detail))
+    channels = tuple(str(names[pick]) for pick in picks)
+    return Recording(eeg, channels, float(raw.info["sfreq"]), reference, findings)
+
+
+def _check_samples(recording: Recording, path: Path) -> None:
+    eeg = recording.eeg
+    if eeg.shape[1] == 0:
+        raise DataError(f"{path} holds no sample; take it out of the data set.")
+    spread = _spread(eeg)  # (C,) NaN where a channel holds a value that is not finite
+    broken = [name for name, value in zip(recording.channels, spread, strict=True) if not np.isfinite(value)]
+    if broken:
+        raise DataError(
+            f"{path} holds NaN or infinite samples in channel {', '.join(broken[:5])}"
+            f"{f' and {len(broken) - 5} more' if len(broken) > 5 else ''}; mend the file or take it out."
+        )
+    alive = spread[spread > 0]
+    if eeg.shape[1] > 1 and not alive.size:
+        raise DataError(f"{path} has no signal: every channel is constant; take it out of the data set.")
+    if alive.size:
+        typical = float(np.median(alive))
+        low, high = PLAUSIBLE_SD_UV
+        if not low <= typical <= high:
+            raise DataError(
+                f"{path} cannot be microvolts: its channels vary by {typical:.3g} microvolts (expected {low:g} to "
+                f"{high:g}); check the unit in the file's header."
+            )
+
+
+def _spread(eeg: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Standard deviation of each channel (C,), one channel at a time to save memory."""
+    return np.array([np.std(channel, dtype=np.float64) for channel in eeg])
+
+
+def _first_line(message: object) -> str:
+    lines = str(message).strip().splitlines()
+    return lines[0] if lines else "no message"
