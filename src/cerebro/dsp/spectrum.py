@@ -88,7 +88,8 @@ def time_shift_s(
     """Seconds by which ``second`` lags ``first``, from the slope of the phase of their cross-spectrum.
 
     Both are (C, T) at the same rate and hold the same signal in ``band``. All channels are pooled; each frequency
-    counts by its power in common. Shifts of up to half a period of ``band.high_hz`` are found; the phase is not unwrapped.
+    counts by its power in common. The phase is not unwrapped: shifts of up to half a period of ``band.high_hz`` are
+    found.
     """
     n_times = first.shape[-1]
     taper = np.sin(np.pi * np.arange(n_times) / n_times) ** 2
