@@ -1,0 +1,249 @@
+"""Samples on their way into a store: staged pieces of one recording each, packed into flat shards."""
+
+import errno
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import google_crc32c
+import numpy as np
+from jaxtyping import Float32, Int16
+from numpy import ndarray
+
+from cerebro.data.readers.base import Event
+from cerebro.data.store import ALIGNMENT, BLOCK
+from cerebro.errors import DataError
+from cerebro.files import free_bytes, read_json, write_atomically, write_json
+
+MAX_SHARD_BYTES = 512_000_000 // ALIGNMENT * ALIGNMENT  # a longer recording gets a shard of its own
+STAGING = "staging"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Quantised samples of one recording, wherever they lie: a staged file or a part of a shard.
+
+    Parameters
+    ----------
+    path : Path
+        File of little-endian int16, time-major.
+    byte_offset : int
+        Where the recording starts in it.
+    n_times, n_channels : int
+        Shape.
+    checksum : int
+        CRC-32C of the bytes.
+    """
+
+    path: Path
+    byte_offset: int
+    n_times: int
+    n_channels: int
+    checksum: int
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes without padding."""
+        return self.n_times * self.n_channels * 2
+
+
+@dataclass(frozen=True)
+class StoredRecording:
+    """One row of a store to be: what is known of a recording, and where its samples lie.
+
+    Parameters
+    ----------
+    key, participant, task, run, session, release, events, labels
+        As in `cerebro.data.readers.base.Entry`.
+    channels : tuple of str
+        Names in the order of the samples' columns.
+    reference : str
+        Reference electrode of the recording.
+    offsets_uV : tuple of float
+        Microvolts subtracted per channel before quantising.
+    clipped : int
+        Samples beyond the range of int16.
+    source_sha256 : str
+        SHA-256 of the source files.
+    piece_key : str
+        Content address of the piece: hash of source, plan and code.
+    piece : Piece
+        Samples.
+    """
+
+    key: str
+    participant: str
+    task: str
+    channels: tuple[str, ...]
+    piece: Piece
+    offsets_uV: tuple[float, ...]
+    run: int = 0
+    session: str = ""
+    release: str = ""
+    reference: str = "unknown"
+    clipped: int = 0
+    source_sha256: str = ""
+    piece_key: str = ""
+    events: tuple[Event, ...] = ()
+    labels: Mapping[str, float] = field(default_factory=dict)
+
+
+def quantise(eeg: Float32[ndarray, "C T"], lsb_uV: float) -> tuple[Int16[ndarray, "T C"], Float32[ndarray, " C"], int]:
+    """Turn microvolts into time-major counts.
+
+    Parameters
+    ----------
+    eeg : float32 array (C, T)
+        Microvolts.
+    lsb_uV : float
+        Microvolts per count; 0.05 gives +-1.6 mV.
+
+    Returns
+    -------
+    counts : int16 array (T, C)
+    offsets_uV : float32 array (C,)
+        Mean of each channel, which was subtracted.
+    clipped : int
+        Samples beyond the range, held at its end.
+
+    Raises
+    ------
+    DataError
+        If there is no sample or one that is not finite.
+    """
+    if eeg.size == 0:
+        raise DataError(f"the preprocessed signal is empty (shape {eeg.shape}); the recording is too short.")
+    finite = np.isfinite(eeg)
+    if not finite.all():
+        bad = np.flatnonzero(~finite.all(axis=1))
+        raise DataError(f"{np.sum(~finite):,} samples of {len(bad)} channels (first: number {bad[0]}) are not finite.")
+    offsets = eeg.mean(axis=1, dtype=np.float64).astype(np.float32)
+    scaled = np.rint((eeg - offsets[:, None]) / np.float32(lsb_uV))
+    limits = np.iinfo(np.int16)
+    clipped = int(np.count_nonzero((scaled < limits.min) | (scaled > limits.max)))
+    counts = np.clip(scaled, limits.min, limits.max).T.astype("<i2", order="C")
+    return counts, offsets, clipped
+
+
+def write_sized(path: Path, n_bytes: int, write: Callable[[BinaryIO], None]) -> None:
+    """`write_atomically` of a file whose size is known; a full disk gives one line with the bytes needed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    message = (
+        "the disk is full: {path} needs {n_bytes:,} bytes and {free:,} are left; free some space and run the same "
+        "command again, it continues where it stopped."
+    )
+    if free_bytes(path.parent) < n_bytes:
+        raise DataError(message.format(path=path, n_bytes=n_bytes, free=free_bytes(path.parent)))
+    try:
+        write_atomically(path, write)
+    except (DataError, OSError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise DataError(message.format(path=path, n_bytes=n_bytes, free=free_bytes(path.parent))) from error
+        raise
+
+
+def plan_shards(recordings: Sequence[StoredRecording]) -> list[list[StoredRecording]]:
+    """Fill shards in the order of keys."""
+    shards: list[list[StoredRecording]] = []
+    filled = MAX_SHARD_BYTES + 1
+    for recording in recordings:
+        n_bytes = _aligned(recording.piece.n_bytes)
+        if filled + n_bytes > MAX_SHARD_BYTES:
+            shards.append([])
+            filled = 0
+        shards[-1].append(recording)
+        filled += n_bytes
+    return shards
+
+
+def pack_shard(work: Path, name: str, members: Sequence[StoredRecording], out: Path) -> dict[str, Any]:
+    """Write one shard and its record, unless an earlier run has; then drop the staged pieces that it holds."""
+    shard = work / name
+    record_path = shard.with_suffix(".json")
+    pieces = [recording.piece_key for recording in members]
+    starts = np.cumsum([0] + [_aligned(recording.piece.n_bytes) for recording in members]).tolist()
+    if not (record_path.is_file() and shard.is_file() and shard.stat().st_size == starts[-1]):
+        checksums: list[int] = []
+        write_sized(shard, starts[-1], lambda file: checksums.extend(_copy_pieces(file, members)))
+        record = {"pieces": pieces, "starts": starts[:-1], "bytes": starts[-1], "crc32c": checksums}
+        write_json(record_path, record)
+    record = read_json(record_path)
+    for recording in members:
+        if recording.piece.path.parent == out / STAGING:
+            recording.piece.path.unlink(missing_ok=True)
+    return dict(record)
+
+
+def packed_pieces(out: Path) -> dict[str, tuple[Path, int]]:
+    """Pieces that an interrupted seal has packed already: piece key -> (shard file, byte offset)."""
+    found: dict[str, tuple[Path, int]] = {}
+    for record_path in sorted((out / STAGING).glob("seal-*/shards/*.json")):
+        record = read_json(record_path)
+        shard = record_path.with_suffix(".i16")
+        if shard.is_file() and shard.stat().st_size == record["bytes"]:
+            found.update({key: (shard, start) for key, start in zip(record["pieces"], record["starts"], strict=True)})
+    return found
+
+
+def pack_key(shards: Sequence[Sequence[StoredRecording]]) -> str:
+    """Hash of which pieces lie in which shard."""
+    members = [[[row.piece_key, row.piece.n_bytes, row.piece.checksum] for row in shard] for shard in shards]
+    return hashlib.sha256(json.dumps(members).encode()).hexdigest()[:16]
+
+
+def _copy_pieces(file: BinaryIO, members: Sequence[StoredRecording]) -> list[int]:
+    """Copy pieces one after another, padded to the alignment; CRC-32C of each MiB written."""
+    checksums: list[int] = []
+    crc, filled = 0, 0
+    for recording in members:
+        for chunk in _padded_chunks(recording):
+            file.write(chunk)
+            rest = chunk
+            while rest:
+                part, rest = rest[: BLOCK - filled], rest[BLOCK - filled :]
+                crc = google_crc32c.extend(crc, part)
+                filled += len(part)
+                if filled == BLOCK:
+                    checksums.append(crc)
+                    crc, filled = 0, 0
+    if filled:
+        checksums.append(crc)
+    return checksums
+
+
+def _padded_chunks(recording: StoredRecording) -> Iterator[bytes]:
+    piece = recording.piece
+    left, crc = piece.n_bytes, 0
+    with open(piece.path, "rb") as source:
+        source.seek(piece.byte_offset)
+        while left:
+            chunk = source.read(min(left, BLOCK))
+            if not chunk:
+                break
+            crc = google_crc32c.extend(crc, chunk)
+            left -= len(chunk)
+            yield chunk
+    if left or crc != piece.checksum:
+        raise DataError(
+            f"{piece.path} is damaged where recording {recording.key} lies; remove that file and run the same command "
+            "again."
+        )
+    yield bytes(_aligned(piece.n_bytes) - piece.n_bytes)
+
+
+def _aligned(n_bytes: int) -> int:
+    return -(-n_bytes // ALIGNMENT) * ALIGNMENT
+
+
+def write_counts(path: Path, counts: Int16[ndarray, "T C"]) -> None:
+    """Write the samples of one recording to a file of its own, atomically."""
+    data = np.ascontiguousarray(counts, dtype="<i2").data
+    write_sized(path, data.nbytes, lambda file: _write(file, data))
+
+
+def _write(file: BinaryIO, data: memoryview) -> None:
+    file.write(data)
