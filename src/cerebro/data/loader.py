@@ -1,0 +1,142 @@
+"""Batches for a training loop: read ahead by one thread, resumed at any step, the same for any number of ranks."""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from cerebro.data.sampling import Order, rank_slice
+from cerebro.data.targets import Labels
+from cerebro.data.windows import WindowReader
+from cerebro.errors import CheckpointError, ConfigError
+from cerebro.randomness import sample_keys
+from cerebro.signal import RawBatch
+
+READ_AHEAD = 2  # batches
+
+
+class BatchMaker:
+    """Turns rows of a window table into a batch with everything that is known of them."""
+
+    def __init__(self, reader: WindowReader, labels: Labels, channels: list[npt.NDArray[np.int64]], seed: int) -> None:
+        self.reader = reader
+        self.labels = labels
+        self.seed = seed
+        index = reader.store.index
+        self._channels = [torch.from_numpy(rows) for rows in channels]
+        self._montage = index["montage"].astype(np.int64)
+        self._participant = index["participant"].astype(np.int64)
+        self._scale = index["scale"].astype(np.float32)
+
+    def make(self, rows: npt.NDArray[np.int64], key_epoch: int) -> RawBatch:
+        """Batch of ``rows`` (B,), all of one montage; their random numbers are keyed by ``key_epoch``."""
+        table = self.reader.table
+        keys = sample_keys(self.seed, key_epoch, rows)
+        recording = table.recording[rows].astype(np.int64)
+        participant = self._participant[recording]
+        targets, known = self.labels.batch(rows, participant)
+        channel = self._channels[int(self._montage[recording[0]])]
+        return RawBatch(
+            counts=self.reader.read(rows, keys),
+            microvolts_per_count=torch.from_numpy(self._scale[recording]),
+            channel=channel.expand(len(rows), -1),
+            n_valid=torch.full((len(rows),), table.n_times, dtype=torch.int64),
+            key=torch.from_numpy(keys),
+            sample=torch.from_numpy(rows),
+            recording=torch.from_numpy(recording),
+            participant=torch.from_numpy(participant),
+            pair=torch.from_numpy(table.pair[rows]),
+            targets=targets,
+            known=known,
+        )
+
+
+class BatchLoader:
+    """Iterable of `RawBatch`.
+
+    Training (``is_training``): iteration goes on where the loader stands, ends with the epoch, and leaves the loader at
+    the start of the next one. A batch counts as consumed when it is handed out; batches that were read ahead do not.
+    Evaluation: every iteration starts at the first batch, and the loader has no position.
+
+    Parameters
+    ----------
+    maker : BatchMaker
+        Makes the batches.
+    order : Order
+        Says which rows they hold.
+    is_training : bool
+        Whether epochs follow each other.
+    rank, world_size : int
+        This process and their number; each makes its share of every global batch.
+    """
+
+    def __init__(self, maker: BatchMaker, order: Order, is_training: bool, rank: int = 0, world_size: int = 1) -> None:
+        if is_training and order.batch_size % world_size:
+            raise ConfigError(
+                f"batch_size={order.batch_size} cannot be shared by {world_size} processes; set data.batch_size to a "
+                f"multiple of {world_size}."
+            )
+        self.maker = maker
+        self.order = order
+        self.is_training = is_training
+        self.rank = rank
+        self.world_size = world_size
+        self._epoch = 0
+        self._step = 0
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+        return len(self.order)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the start of ``epoch``, or stay where the loader is if it is inside that epoch already."""
+        if epoch != self._epoch:
+            self._epoch, self._step = epoch, 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Position behind the last batch handed out: ``{"epoch", "step"}`` with step below ``len(self)``."""
+        return {"epoch": self._epoch, "step": self._step}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go to a position.
+
+        Raises
+        ------
+        CheckpointError
+            If this loader has no such position.
+        """
+        epoch, step = int(state["epoch"]), int(state["step"])
+        if epoch < 0 or not 0 <= step <= len(self):
+            raise CheckpointError(
+                f"the checkpoint stands at batch {step} of epoch {epoch}, but an epoch has {len(self)} batches here; "
+                "resume with the same data settings or start anew."
+            )
+        self._epoch, self._step = self._behind(epoch, step)
+
+    def batch(self, epoch: int, step: int) -> RawBatch:
+        """This rank's share of batch ``step`` of ``epoch``."""
+        rows, key_epoch = self.order.batch(epoch, step)
+        return self.maker.make(rank_slice(rows, self.rank, self.world_size, self.is_training), key_epoch)
+
+    def __iter__(self) -> Iterator[RawBatch]:
+        epoch, first = (self._epoch, self._step) if self.is_training else (0, 0)
+        ahead: deque[Future[RawBatch]] = deque()
+        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cerebro-read-ahead")
+        try:
+            for step in range(first, len(self) + READ_AHEAD):
+                if step < len(self):
+                    ahead.append(thread.submit(self.batch, epoch, step))
+                if step - first < READ_AHEAD:
+                    continue
+                batch = ahead.popleft().result()
+                if self.is_training:
+                    self._epoch, self._step = self._behind(epoch, step - READ_AHEAD + 1)
+                yield batch
+        finally:
+            thread.shutdown(wait=True, cancel_futures=True)
+
+    def _behind(self, epoch: int, step: int) -> tuple[int, int]:
+        return (epoch + 1, 0) if step == len(self) else (epoch, step)

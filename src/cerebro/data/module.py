@@ -1,0 +1,242 @@
+"""The one LightningDataModule: a store, a way to cut windows, a split by participant, and loaders over them."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
+
+from cerebro.data.loader import BatchLoader, BatchMaker
+from cerebro.data.sampling import FixedOrder, Order, PairedOrder, Rows, ShuffledOrder, evenly_spaced
+from cerebro.data.sources import WindowSource
+from cerebro.data.splits import ParticipantSplit
+from cerebro.data.store import Store
+from cerebro.data.targets import resolve
+from cerebro.data.windows import Omission, WindowReader, WindowTable, channel_rows, signal_of
+from cerebro.errors import ConfigError, DataError, check_one_of, check_positive
+from cerebro.signal import EEGBatch, RawBatch, SignalSpec
+
+Stage = Literal["train", "val", "test"]
+STAGES: tuple[Stage, ...] = ("train", "val", "test")
+
+
+class EEGData(LightningDataModule):
+    """Windows of a prepared store, split by participant.
+
+    Parameters
+    ----------
+    store : Path
+        Folder that `cerebro prepare` wrote.
+    windows : WindowSource
+        How recordings are cut.
+    split : ParticipantSplit
+        Who trains, validates and tests.
+    targets : tuple of str
+        Labels that batches carry: those of the windows (``response_time``, a recording's label) or columns of the
+        participants table (``p_factor``, ``age``, ``sex`` with M = 0 and F = 1).
+    batch_size : int
+        Windows of a batch, over all processes together.
+    order : {"shuffled", "pairs"}
+        ``pairs``: batches of couples who saw the same film at the same time, in validation too.
+    batches_per_epoch : int
+        Length of an epoch; 0 = every training window once.
+    max_eval_windows : int
+        Validate on at most this many windows, evenly spaced; 0 = all. Tests use all.
+    seed : int
+        Seed of order, crops and keys.
+    """
+
+    def __init__(
+        self,
+        store: Path,
+        windows: WindowSource,
+        split: ParticipantSplit,
+        targets: tuple[str, ...] = (),
+        batch_size: int = 64,
+        order: Literal["shuffled", "pairs"] = "shuffled",
+        batches_per_epoch: int = 0,
+        max_eval_windows: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        check_positive("batch_size", batch_size)
+        check_one_of("order", order, ("shuffled", "pairs"))
+        for name, value in (("batches_per_epoch", batches_per_epoch), ("max_eval_windows", max_eval_windows)):
+            if value < 0:
+                raise ConfigError(f"{name}={value} is negative; set data.{name} to 0 or more.")
+        self.store_path = Path(store)
+        self.windows = windows
+        self.split = split
+        self.targets = tuple(targets)
+        self.batch_size = batch_size
+        self.order = order
+        self.batches_per_epoch = batches_per_epoch
+        self.max_eval_windows = max_eval_windows
+        self.seed = seed
+        self._is_set_up = False
+
+    def setup(self, stage: str = "") -> None:
+        """Open the store, list the windows, split the participants; every process does so, and only once."""
+        if self._is_set_up:
+            return
+        self._store = Store.open(self.store_path)
+        self._table, self._omissions = self.windows.table(self._store)
+        self._sides = self.split.sides(self._store.participants, self._store.recordings)
+        self._rows = {side: self._rows_of(side) for side in STAGES}
+        people = self._store.participants.index.astype(str)
+        may_use = ~people.isin(set(self._sides.train) - set(self._sides.labelled))
+        self._labels = resolve(self.targets, self._table, self._store.participants, np.asarray(may_use, bool))
+        self._signal = signal_of(self._store, self._table.n_times, self.targets)
+        self._is_set_up = True
+        rank_zero_info(self.summary())
+
+    @property
+    def signal(self) -> SignalSpec:
+        """What a model must know of the data."""
+        self.setup()
+        return self._signal
+
+    @property
+    def store(self) -> Store:
+        """The opened store."""
+        self.setup()
+        return self._store
+
+    @property
+    def table(self) -> WindowTable:
+        """All windows; ``EEGBatch.sample`` is the row."""
+        self.setup()
+        return self._table
+
+    @property
+    def omissions(self) -> tuple[Omission, ...]:
+        """What the window source left out, and why."""
+        self.setup()
+        return tuple(self._omissions)
+
+    @property
+    def data_hash(self) -> str:
+        """Hash of the store's content."""
+        return self.store.data_hash
+
+    def rows(self, stage: Stage) -> Rows:
+        """Rows of the window table on a side, ascending."""
+        self.setup()
+        return self._rows[stage]
+
+    def participants(self, stage: Stage) -> tuple[str, ...]:
+        """Sorted ``corpus:participant`` of everyone with a window on a side."""
+        store = self.store
+        rows = np.unique(store.index["participant"][np.unique(self._table.recording[self._rows[stage]])])
+        return tuple(sorted(f"{store.corpus}:{store.participants.index[row]}" for row in rows))
+
+    def participant_keys(self) -> tuple[str, ...]:
+        """``corpus:participant`` by row of the participants table, as ``EEGBatch.participant`` counts."""
+        return tuple(f"{self.store.corpus}:{name}" for name in self.store.participants.index)
+
+    def split_counts(self) -> str:
+        """Participants and windows of each side, in one line."""
+        self.setup()
+        return "; ".join(
+            f"{side} {len(self.participants(side))} participants, {len(self._rows[side]):,} windows" for side in STAGES
+        )
+
+    def summary(self) -> str:
+        """What the data are, what was left out, which labels are missing, in one line."""
+        parts = [self.split_counts(), *map(str, self._omissions)]
+        if self._sides.unused:
+            parts.append(f"{len(self._sides.unused)} training participants left out by max_train_participants")
+        if len(self._sides.labelled) < len(self._sides.train):
+            n_hidden = len(self._sides.train) - len(self._sides.labelled)
+            parts.append(f"labels of {n_hidden} training participants hidden by max_labelled_participants")
+        for name in self.targets:
+            rows = np.concatenate([self._rows[side] for side in STAGES])
+            participant = self._store.index["participant"].astype(np.int64)[self._table.recording[rows]]
+            n_missing = int(np.isnan(self._labels.values(name, rows, participant)).sum())
+            if n_missing:
+                parts.append(f"{name} missing in {n_missing:,} windows")
+        return f"data {self.store_path.name}: " + "; ".join(parts)
+
+    def train_dataloader(self) -> BatchLoader:
+        """Training batches; a new loader at epoch 0."""
+        rows, world_size = self._some_rows("train"), self._world()[1]
+        if self.order == "pairs":
+            order: Order = self._pairs(rows, self.batches_per_epoch)
+        else:
+            order = ShuffledOrder(
+                rows, self._montage(rows), self.batch_size, self.batches_per_epoch, self.seed, world_size
+            )
+        return self._loader(order, is_training=True)
+
+    def val_dataloader(self) -> BatchLoader:
+        """Validation batches in a fixed order, with the random numbers of epoch 0."""
+        rows = self._some_rows("val")
+        if self.order == "pairs":
+            n_most = max(1, self.max_eval_windows // self.batch_size) if self.max_eval_windows else 0
+            return self._loader(self._pairs(rows, n_most), is_training=False)
+        return self._loader(self._fixed(evenly_spaced(rows, self.max_eval_windows)), is_training=False)
+
+    def test_dataloader(self) -> BatchLoader:
+        """Test batches: every window once, in the order of the table."""
+        return self._loader(self._fixed(self._some_rows("test")), is_training=False)
+
+    def predict_dataloader(self) -> BatchLoader:
+        """Batches to predict: the windows of the test."""
+        return self.test_dataloader()
+
+    def evaluation_loader(self, stage: Stage) -> BatchLoader:
+        """Every window of a side once, in the order of the table: for probes and predictions."""
+        return self._loader(self._fixed(self._some_rows(stage)), is_training=False)
+
+    def transfer_batch_to_device(self, batch: RawBatch, device: torch.device, dataloader_idx: int) -> RawBatch:
+        """Copy int16 to the device: half the bytes of float32."""
+        return batch.to(device, non_blocking=True)
+
+    def on_after_batch_transfer(self, batch: RawBatch, dataloader_idx: int) -> EEGBatch:
+        """Scale and transpose on the device."""
+        return batch.to_microvolts()
+
+    def _rows_of(self, side: Stage) -> Rows:
+        people = np.asarray(self._store.participants.index.astype(str).isin(getattr(self._sides, side)), bool)
+        return np.flatnonzero(people[self._store.index["participant"]][self._table.recording]).astype(np.int64)
+
+    def _some_rows(self, stage: Stage) -> Rows:
+        rows = self.rows(stage)
+        if not len(rows):
+            raise DataError(
+                f"no window of {self.store_path} is on the side {stage!r} ({self.split_counts()}); change data.split "
+                "(val_ratio, test_ratio, test_releases) or data.windows."
+            )
+        return rows
+
+    def _participant(self, rows: Rows) -> npt.NDArray[np.int64]:
+        return np.asarray(self._store.index["participant"].astype(np.int64)[self._table.recording[rows]])
+
+    def _montage(self, rows: Rows) -> npt.NDArray[np.int32]:
+        return np.asarray(self._store.index["montage"][self._table.recording[rows]])
+
+    def _fixed(self, rows: Rows) -> FixedOrder:
+        return FixedOrder(rows, self._montage(rows), self.batch_size)
+
+    def _pairs(self, rows: Rows, batches_per_epoch: int) -> PairedOrder:
+        if len(np.unique(self._montage(rows))) > 1:
+            raise DataError(f"{self.store_path} mixes montages, and couples need one; choose tasks of one montage.")
+        return PairedOrder(
+            rows, self._table.pair[rows], self._participant(rows), self.batch_size, batches_per_epoch, self.seed
+        )
+
+    def _loader(self, order: Order, is_training: bool) -> BatchLoader:
+        for line in order.left_out:
+            rank_zero_info(f"data {self.store_path.name}: {line}")
+        reader = WindowReader(self._store, self._table, pin_memory=torch.cuda.is_available())
+        maker = BatchMaker(reader, self._labels, channel_rows(self._store, self._signal), self.seed)
+        rank, world_size = self._world()
+        return BatchLoader(maker, order, is_training, rank, world_size)
+
+    def _world(self) -> tuple[int, int]:
+        if self.trainer is None:
+            return 0, 1
+        return self.trainer.global_rank, self.trainer.world_size

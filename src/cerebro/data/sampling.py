@@ -1,0 +1,266 @@
+"""Which windows make up a batch: a function of (seed, pass, position) and of nothing else.
+
+No order is ever stored. A batch can be asked for at any step, on any machine, with any number of ranks, and is the
+same; a run that was resumed sees what it would have seen.
+"""
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+import numpy.typing as npt
+
+from cerebro.errors import ConfigError, DataError
+from cerebro.randomness import sample_keys, splitmix64
+
+Rows = npt.NDArray[np.int64]
+
+_ROUNDS = 6
+
+
+class Permutation:
+    """Permutation of 0..n-1 that is computed where it is asked, without a table.
+
+    A balanced Feistel network (Luby & Rackoff 1988, doi:10.1137/0217022) on the smallest even number of bits that
+    holds n permutes at most 4 n values; those that fall on n or above walk on along their cycle until they are below
+    (Black & Rogaway 2002, doi:10.1007/3-540-45760-7_9).
+
+    Parameters
+    ----------
+    n : int
+        Size, at least 1.
+    seed, epoch, stream : int
+        Key of the permutation.
+    """
+
+    def __init__(self, n: int, seed: int, epoch: int, stream: int = 0) -> None:
+        self.n = n
+        half = max(1, ((n - 1).bit_length() + 1) // 2)
+        self._half = np.uint64(half)
+        self._mask = np.uint64((1 << half) - 1)
+        self._keys = sample_keys(seed, epoch, np.arange(_ROUNDS, dtype=np.int64) - (1 + stream) * _ROUNDS).view(
+            np.uint64
+        )
+
+    def __call__(self, positions: Rows) -> Rows:
+        """Values at ``positions`` (each in 0..n-1); same shape."""
+        value = self._once(positions.astype(np.uint64))
+        while (outside := value >= self.n).any():
+            value[outside] = self._once(value[outside])
+        return value.astype(np.int64)
+
+    def _once(self, value: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+        left, right = value >> self._half, value & self._mask
+        for key in self._keys:
+            left, right = right, left ^ (splitmix64(right ^ key) & self._mask)
+        return np.asarray((left << self._half) | right, dtype=np.uint64)
+
+
+class Order(ABC):
+    """Batches of an epoch; ``len`` is their number, ``batch`` gives any of them in constant time."""
+
+    batch_size: int
+    left_out: tuple[str, ...] = ()
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Batches per epoch."""
+
+    @abstractmethod
+    def batch(self, epoch: int, step: int) -> tuple[Rows, int]:
+        """Rows of the global batch, and the pass over the table that keys its random numbers."""
+
+
+class _Buckets:
+    """Rows grouped by montage, cut into batches of one montage each."""
+
+    def __init__(self, rows: Rows, montage: npt.NDArray[np.integer], batch_size: int, n_least: int = 1) -> None:
+        self.rows = [rows[montage == code] for code in np.unique(montage)]
+        self.batch_size = batch_size
+        self.n_batches = np.array(
+            [(len(bucket) + batch_size - n_least) // batch_size for bucket in self.rows], np.int64
+        )
+        self._end = np.cumsum(self.n_batches)
+
+    def __len__(self) -> int:
+        return int(self._end[-1]) if len(self._end) else 0
+
+    def locate(self, slot: int) -> tuple[int, npt.NDArray[np.int64]]:
+        """Bucket of a slot, and the positions in it that the slot's batch holds."""
+        bucket = int(np.searchsorted(self._end, slot, side="right"))
+        first = (slot - int(self._end[bucket] - self.n_batches[bucket])) * self.batch_size
+        return bucket, np.arange(first, min(first + self.batch_size, len(self.rows[bucket])), dtype=np.int64)
+
+
+class FixedOrder(Order):
+    """Every row once, in the order given, montage by montage; the last batch of a montage is smaller."""
+
+    def __init__(self, rows: Rows, montage: npt.NDArray[np.integer], batch_size: int) -> None:
+        self.batch_size = batch_size
+        self._buckets = _Buckets(rows, montage, batch_size)
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def batch(self, epoch: int, step: int) -> tuple[Rows, int]:
+        """Rows of batch ``step``; random numbers are those of epoch 0, whatever the epoch."""
+        bucket, positions = self._buckets.locate(step)
+        return self._buckets.rows[bucket][positions], 0
+
+
+class ShuffledOrder(Order):
+    """Every row once per pass, shuffled anew for each pass.
+
+    Parameters
+    ----------
+    rows : int64 (N,)
+        Rows of the window table.
+    montage : int (N,)
+        Montage of each row: a batch holds one montage.
+    batch_size : int
+        Rows of a global batch.
+    batches_per_epoch : int
+        0 = an epoch is one pass. Otherwise epochs have this many batches and passes run on across them, so that no
+        window comes back before all were seen.
+    seed : int
+        Seed of the order.
+    world_size : int
+        Processes that share a batch: a last batch with fewer rows is dropped.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        montage: npt.NDArray[np.integer],
+        batch_size: int,
+        batches_per_epoch: int,
+        seed: int,
+        world_size: int = 1,
+    ) -> None:
+        self.batch_size = batch_size
+        self.seed = seed
+        self._buckets = _Buckets(rows, montage, batch_size, n_least=world_size)
+        if not len(self._buckets):
+            raise DataError(f"{len(rows)} windows cannot be shared by {world_size} processes; use fewer processes.")
+        self._per_epoch = batches_per_epoch or len(self._buckets)
+
+    def __len__(self) -> int:
+        return self._per_epoch
+
+    def batch(self, epoch: int, step: int) -> tuple[Rows, int]:
+        """Rows of batch ``step`` of ``epoch``, and the pass that they belong to."""
+        number, slot = divmod(epoch * self._per_epoch + step, len(self._buckets))
+        if len(self._buckets.rows) > 1:  # mix the montages; with one, the smaller batch stays the last
+            slot = int(Permutation(len(self._buckets), self.seed, number)(np.array([slot]))[0])
+        bucket, positions = self._buckets.locate(slot)
+        rows = self._buckets.rows[bucket]
+        return rows[Permutation(len(rows), self.seed, number, stream=1 + bucket)(positions)], number
+
+
+class PairedOrder(Order):
+    """Batches of couples: the same film at the same time in two people.
+
+    A batch holds ``batch_size / 2`` different pair ids (so negatives differ in film or time), each with two rows of
+    different participants, side by side. A sweep visits every pair id at most once; from sweep to sweep the first row
+    of a couple moves on by one, so that every window takes its turn; the second is drawn from the other people.
+
+    Parameters
+    ----------
+    rows : int64 (N,)
+        Rows of the window table.
+    pair : int64 (N,)
+        Pair id of each row, -1 = none.
+    participant : int (N,)
+        Participant of each row.
+    batch_size : int
+        Rows of a global batch, even.
+    batches_per_epoch : int
+        0 = as many batches as hold the number of usable windows.
+    seed : int
+        Seed of the order.
+
+    Raises
+    ------
+    DataError
+        If fewer pair ids than ``batch_size / 2`` were seen by two people.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        pair: npt.NDArray[np.int64],
+        participant: npt.NDArray[np.integer],
+        batch_size: int,
+        batches_per_epoch: int,
+        seed: int,
+    ) -> None:
+        if batch_size < 2 or batch_size % 2:
+            raise ConfigError(f"batch_size={batch_size} cannot hold couples; set data.batch_size to an even number.")
+        self.batch_size = batch_size
+        self.seed = seed
+        usable = pair >= 0
+        order = np.lexsort((rows[usable], participant[usable], pair[usable]))  # by pair, then participant, then row
+        rows_sorted, who, code = rows[usable][order], participant[usable][order], pair[usable][order]
+        new_pair = np.diff(code, prepend=-1) != 0
+        new_person = new_pair | (np.diff(who, prepend=-1) != 0)
+        first, size = _runs(new_pair)
+        n_people = np.add.reduceat(new_person.astype(np.int64), first) if len(first) else np.empty(0, np.int64)
+        shared = n_people >= 2
+        self._rows = rows_sorted
+        self._person_first, self._person_size = (np.repeat(x, _runs(new_person)[1]) for x in _runs(new_person))
+        self._first, self._size = first[shared], size[shared]
+        self._ids_per_batch = batch_size // 2
+        self._batches_per_sweep = len(self._first) // self._ids_per_batch
+        n_usable = int(self._size.sum())
+        if self._batches_per_sweep == 0:
+            raise DataError(
+                f"{len(self._first)} moments were seen by two people or more, but a batch of {batch_size} needs "
+                f"{self._ids_per_batch} different ones; set data.batch_size to at most {2 * len(self._first)} or "
+                "choose windows with pairs (FilmWindows) and more participants."
+            )
+        self._per_epoch = batches_per_epoch or max(1, n_usable // batch_size)
+        if n_usable < len(rows):
+            self.left_out = (f"{len(rows) - n_usable:,} windows left out: no other participant saw the same moment",)
+
+    def __len__(self) -> int:
+        return self._per_epoch
+
+    def batch(self, epoch: int, step: int) -> tuple[Rows, int]:
+        """Rows of batch ``step`` of ``epoch`` (couples side by side), and the sweep that they belong to."""
+        sweep, part = divmod(epoch * self._per_epoch + step, self._batches_per_sweep)
+        positions = part * self._ids_per_batch + np.arange(self._ids_per_batch, dtype=np.int64)
+        ids = Permutation(len(self._first), self.seed, sweep)(positions)
+        first, size = self._first[ids], self._size[ids]
+        offset = sample_keys(self.seed, 0, ids).view(np.uint64) % size.astype(np.uint64)  # where the turns begin
+        anchor = first + (offset.astype(np.int64) + sweep) % size
+        mine, n_mine = self._person_first[anchor], self._person_size[anchor]
+        draw = splitmix64(sample_keys(self.seed, sweep, ids).view(np.uint64)) % (size - n_mine).astype(np.uint64)
+        positive = first + draw.astype(np.int64)
+        positive += np.where(positive >= mine, n_mine, 0)  # step over the anchor's own windows
+        return self._rows[np.stack([anchor, positive], axis=1).ravel()], sweep
+
+
+def _runs(is_first: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """First position and length of each run, from flags that mark where runs begin."""
+    first = np.flatnonzero(is_first).astype(np.int64)
+    return first, np.diff(first, append=len(is_first)).astype(np.int64)
+
+
+def rank_slice(rows: Rows, rank: int, world_size: int, is_training: bool) -> Rows:
+    """Rows of one rank: a contiguous share of the global batch.
+
+    In training all ranks get the same number, so that their mean is the mean of the batch: up to ``world_size - 1``
+    windows of an epoch's last batch are dropped. In evaluation none is dropped; a rank that would get none repeats the
+    first row, to be gathered by sample number.
+    """
+    if is_training:
+        n = len(rows) // world_size
+        return rows[rank * n : (rank + 1) * n]
+    share = rows[len(rows) * rank // world_size : len(rows) * (rank + 1) // world_size]
+    return share if len(share) else rows[:1]
+
+
+def evenly_spaced(rows: Rows, n_most: int) -> Rows:
+    """At most ``n_most`` rows, spread evenly over all; 0 = all of them."""
+    if not n_most or len(rows) <= n_most:
+        return rows
+    return rows[np.arange(n_most) * len(rows) // n_most]
