@@ -9,12 +9,11 @@ import pandas as pd
 from cerebro.data.participants import read_participants
 from cerebro.data.readers.base import Entry, Finding, Reader, Recording, Scan, Skip
 from cerebro.data.readers.signal_file import read_signal
-from cerebro.errors import ConfigError, DataError, check_exists, check_one_of, check_positive
+from cerebro.errors import ConfigError, DataError, check_exists, check_positive
 from cerebro.montage import Montage, hbn_129, standard_1005
 
 MONTAGES = {"standard_1005": standard_1005, "hbn_129": hbn_129}
 Value = TypeVar("Value", str, float)
-REFERENCES = ("Cz", "average", "linked-ears", "unknown")
 
 
 class Folder(Reader):
@@ -71,8 +70,6 @@ class Folder(Reader):
     ) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
             raise ConfigError(f"name={name!r} must be one plain word; set name to letters, digits, dash or underscore.")
-        check_one_of("montage", montage, MONTAGES)
-        check_one_of("reference", reference, REFERENCES)
         check_positive("min_duration_s", min_duration_s)
         self.corpus = name
         self.root = Path(root)

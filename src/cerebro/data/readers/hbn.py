@@ -183,11 +183,11 @@ class _Release:
             if person not in table.index:
                 self._find("participant-not-listed", "repaired", person, "no row in participants.tsv: labels missing")
             files = _files_of(folders[person], reader.tasks) if person in folders else {}
-            said = {cell: row[cell] for cell in cells if cell in row}
+            said = {cell: str(row[cell]) for cell in cells if cell in row and isinstance(row[cell], str)}
             release = str(row["release_number"])
             self._check_cells(f"{release}/{person}", said, {file.cell for file in files.values()})
             for file in files.values():
-                self._take(file, release, str(said.get(file.cell, "available")))
+                self._take(file, release, said.get(file.cell, "available"))
         self.participants = table.reindex(people).drop(columns=[n for n in table.columns if _is_task_cell(n)])
         self.participants["release_number"] = self.participants["release_number"].fillna(folder.name)
 
@@ -199,7 +199,7 @@ class _Release:
         path = self.folder / f"task-{task}_eeg.json"
         return _read_json(path) if path.exists() else {}
 
-    def _check_cells(self, person_key: str, said: dict[str, object], there: set[str]) -> None:
+    def _check_cells(self, person_key: str, said: dict[str, str], there: set[str]) -> None:
         """Count cells of the participants table that no recording stands behind."""
         for cell, state in said.items():
             where = f"{person_key}/{cell}"

@@ -1,0 +1,169 @@
+"""The folder reader: names say what was recorded, a table says who."""
+
+import numpy as np
+import pytest
+
+from cerebro.data.readers import Folder, Skip
+from cerebro.errors import ConfigError, DataError
+from cerebro.simulate.writers import write_bdf
+
+CHANNELS = ("EEG Fp1", "EEG T3", "EEG Cz", "EEG A2-A1", "ECG ECG")
+
+
+def signal(n_times=1000, n_channels=5, seed=0):
+    return (50 * np.random.default_rng(seed).standard_normal((n_channels, n_times))).astype(np.float32)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two people of whom one is in the table, one person without recordings, two states each."""
+    root = tmp_path / "recordings"
+    for person in ("P01", "P02"):
+        for state in (1, 2):
+            write_bdf(root / f"{person}_{state}.bdf", signal(seed=state), CHANNELS, 100.0)
+    (tmp_path / "people.csv").write_text("Subject,Age,Gender,Note\nP01,19,F,\nP03,,M,x\n")
+    return tmp_path
+
+
+def reader(folder, **other):
+    arguments = {
+        "root": folder / "recordings",
+        "name": "mine",
+        "participants": folder / "people.csv",
+        "participant_column": "Subject",
+        "participant_from": r"^(P\d+)_",
+        "tasks": {"_1$": "rest", "_2$": "arithmetic"},
+        "pattern": "*.bdf",
+        "labels": {"arithmetic": {"_1$": 0.0, "_2$": 1.0}},
+    }
+    return Folder(**(arguments | other))
+
+
+def test_names_give_participant_task_and_label(folder):
+    scan = reader(folder).scan()
+    assert [(e.key, e.participant, e.task, dict(e.labels)) for e in scan.entries] == [
+        ("P01_1", "P01", "rest", {"arithmetic": 0.0}),
+        ("P01_2", "P01", "arithmetic", {"arithmetic": 1.0}),
+        ("P02_1", "P02", "rest", {"arithmetic": 0.0}),
+        ("P02_2", "P02", "arithmetic", {"arithmetic": 1.0}),
+    ]
+
+
+def test_people_without_a_row_have_missing_labels_and_people_without_recordings_are_counted(folder):
+    scan = reader(folder).scan()
+    assert [(f.rule, f.where) for f in scan.findings] == [
+        ("participant-not-listed", "P02"),
+        ("participant-without-recording", "P03"),
+    ]
+    assert list(scan.participants.index) == ["P01", "P02"]
+    assert (scan.participants.loc["P01", "age"], scan.participants.loc["P01", "sex"]) == (19.0, 1.0)
+    assert scan.participants.loc["P02", ["age", "sex"]].isna().all()
+
+
+def test_only_electrodes_are_loaded_in_the_montages_order_and_spelling(folder):
+    mine = reader(folder)
+    recording = mine.load(mine.scan().entries[0])
+    assert recording.channels == tuple(sorted(recording.channels, key=mine.montage().channels.index))
+    assert set(recording.channels) == {"Fp1", "Cz", "T7"}
+    expected = signal(seed=1)[[CHANNELS.index("EEG T3")]]
+    np.testing.assert_allclose(recording.eeg[[recording.channels.index("T7")]], expected, atol=0.02)
+    assert [(f.rule, f.where) for f in recording.findings] == [("no-electrode", "P01_1")]
+    assert "EEG A2-A1, ECG ECG" in recording.findings[0].detail
+
+
+def test_names_that_say_nothing_are_skipped_and_missing_labels_counted(folder):
+    scan = reader(folder, tasks={"_1$": "rest"}, labels={"open": {"P01": 1.0}}).scan()
+    counted = [(f.rule, f.where) for f in scan.findings if not f.rule.startswith("participant")]
+    assert counted == [("task-unknown", "P01_2"), ("label-missing", "P02_1"), ("task-unknown", "P02_2")]
+    assert reader(folder, participant_from="^(X)").scan().entries == []
+
+
+@pytest.mark.parametrize("cut", [1, 300, 5000])
+def test_a_truncated_file_is_refused(folder, cut):
+    mine = reader(folder)
+    entry = mine.scan().entries[0]
+    whole = entry.path.read_bytes()
+    entry.path.write_bytes(whole[:-cut])
+    with pytest.raises(DataError, match=r"is truncated: [\d,]+ bytes where its header announces [\d,]+") as error:
+        mine.load(entry)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda whole: whole + b"12", "longer than its header says"),
+        (lambda whole: whole[:236] + b"-1      " + whole[244:], "never closed"),
+        (lambda whole: whole[:184] + b"999     " + whole[192:], "contradict each other"),
+        (lambda whole: b"no recording at all", "has no BDF header"),
+        (lambda whole: b"", "has no BDF header"),
+        (lambda whole: b"\0" * len(whole), "has no BDF header"),
+    ],
+)
+def test_a_file_whose_header_and_size_disagree_or_that_is_no_recording_is_one_line(folder, change, message):
+    mine = reader(folder)
+    entry = mine.scan().entries[0]
+    entry.path.write_bytes(change(entry.path.read_bytes()))
+    with pytest.raises(DataError, match=message) as error:
+        mine.load(entry)
+    assert "\n" not in str(error.value)
+    assert entry.path.name in str(error.value)
+
+
+def test_a_recording_without_known_channels_is_one_line(folder):
+    mine = reader(folder)
+    entry = mine.scan().entries[0]
+    write_bdf(entry.path, signal(n_channels=2), ("ECG ECG", "EEG A2-A1"), 100.0)
+    with pytest.raises(DataError, match=r"no channel that montage 10-05 knows \(found ECG ECG, EEG A2-A1\)"):
+        mine.load(entry)
+
+
+def test_a_file_of_text_with_a_signals_name_is_one_line(folder):
+    (folder / "recordings" / "P01_1.fif").write_text("hello\nworld")
+    mine = reader(folder, pattern="*.fif")
+    with pytest.raises(DataError, match=r"P01_1\.fif cannot be read as a recording") as error:
+        mine.load(mine.scan().entries[0])
+    assert "\n" not in str(error.value)
+
+
+def test_short_recordings_are_skipped_by_rule(folder):
+    mine = reader(folder, min_duration_s=20.0)
+    with pytest.raises(Skip, match="too-short"):
+        mine.load(mine.scan().entries[0])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind", "message"),
+    [
+        ({"name": "a/b"}, ConfigError, "plain word"),
+        ({"participant_from": "("}, ConfigError, "no regular expression"),
+        ({"participant_from": "P01"}, ConfigError, "has no group"),
+        ({"min_duration_s": 0.0}, ConfigError, "min_duration_s"),
+    ],
+)
+def test_a_wrong_argument_is_one_line(folder, wrong, kind, message):
+    with pytest.raises(kind, match=message) as error:
+        reader(folder, **wrong)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"pattern": "*.edf"}, "holds no file"),
+        ({"participant_column": "Person"}, "no column 'Person'"),
+        ({"tasks": {"_1": "rest", "P01": "other"}}, "matched by tasks"),
+        ({"labels": {"arithmetic": {"_1": 0.0, "P01": 1.0}}}, r"matched by labels\.arithmetic"),
+    ],
+)
+def test_a_folder_that_does_not_fit_is_one_line(folder, wrong, message):
+    with pytest.raises(DataError, match=message) as error:
+        reader(folder, **wrong).scan()
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_folder_or_table_is_one_line(folder):
+    with pytest.raises(DataError, match="not found"):
+        reader(folder, root=folder / "nothing").scan()
+    with pytest.raises(DataError, match=r"people\.tsv does not exist"):
+        reader(folder, participants=folder / "people.tsv").scan()
