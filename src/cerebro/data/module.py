@@ -172,7 +172,9 @@ class EEGData(LightningDataModule):
         return self._loader(order, is_training=True)
 
     def val_dataloader(self) -> BatchLoader:
-        """Validation batches in a fixed order, with the random numbers of epoch 0."""
+        """Validation batches in a fixed order, with the random numbers of epoch 0; none if ``val_ratio`` is 0."""
+        if not self.split.val_ratio:
+            return self._loader(self._fixed(np.empty(0, np.int64)), is_training=False)
         rows = self._some_rows("val")
         if self.order == "pairs":
             n_most = max(1, self.max_eval_windows // self.batch_size) if self.max_eval_windows else 0
@@ -184,8 +186,8 @@ class EEGData(LightningDataModule):
         return self._loader(self._fixed(self._some_rows("test")), is_training=False)
 
     def predict_dataloader(self) -> BatchLoader:
-        """Batches to predict: the windows of the test."""
-        return self.test_dataloader()
+        """Every window of the table once, whatever its side."""
+        return self._loader(self._fixed(np.arange(len(self.table), dtype=np.int64)), is_training=False)
 
     def evaluation_loader(self, stage: Stage) -> BatchLoader:
         """Every window of a side once, in the order of the table: for probes and predictions."""

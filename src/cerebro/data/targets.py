@@ -48,13 +48,12 @@ class Labels:
     def batch(
         self, rows: npt.NDArray[np.int64], participant: npt.NDArray[np.int64]
     ) -> tuple[dict[str, Float[Tensor, " B"]], dict[str, Bool[Tensor, " B"]]]:
-        """Values and known masks of a batch; a missing value is 0 under a mask of False."""
+        """Values and known masks of a batch; a missing value is NaN, so that a forgotten mask cannot go unnoticed."""
         targets, known = {}, {}
         for name in self.names:
             values = self.values(name, rows, participant)
-            is_known = np.isfinite(values)
-            targets[name] = torch.from_numpy(np.where(is_known, values, np.float32(0)))
-            known[name] = torch.from_numpy(is_known)
+            targets[name] = torch.from_numpy(values)
+            known[name] = torch.from_numpy(np.isfinite(values))
         return targets, known
 
 
