@@ -1,8 +1,13 @@
 """Fixtures that every test may use."""
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+
+from cerebro.signal import EEGBatch, SignalSpec
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +23,50 @@ def shared_data() -> Path:
 def golden() -> Path:
     """Reference numbers that stand in the repository."""
     return Path(__file__).resolve().parent / "golden"
+
+
+@pytest.fixture(scope="session")
+def toy_signal() -> SignalSpec:
+    """Six channels, two seconds at 100 Hz, a regression target and a binary one."""
+    n_channels = 6
+    return SignalSpec(
+        channels=tuple(f"E{i + 1}" for i in range(n_channels)),
+        positions=tuple((0.08 * math.cos(i), 0.08 * math.sin(i), 0.04) for i in range(n_channels)),
+        sfreq=100.0,
+        n_times=200,
+        targets=("trait", "state"),
+    )
+
+
+@pytest.fixture(scope="session")
+def toy_eeg(toy_signal: SignalSpec) -> Callable[..., EEGBatch]:
+    """``toy_eeg(n, seed)``: EEG-like windows in microvolts whose alpha amplitude carries ``trait`` and ``state``.
+
+    Two windows of neighbouring rows share a film component (``pair``) and come from different participants.
+    """
+
+    def build(n: int = 16, seed: int = 0) -> EEGBatch:
+        draw = torch.Generator().manual_seed(seed)
+        time_s = torch.arange(toy_signal.n_times) / toy_signal.sfreq
+        n_channels, rows = len(toy_signal.channels), torch.arange(n)
+        trait = torch.randn(n, generator=draw)
+        weight = torch.linspace(0.4, 1.0, n_channels)[None, :, None]
+        phase = 2 * math.pi * torch.rand(n, 1, 1, generator=draw)
+        alpha = torch.sin(2 * math.pi * 10 * time_s + phase) * weight * (10 * torch.exp(0.5 * trait))[:, None, None]
+        film_hz = (2 + rows // 2 % 8)[:, None, None]  # each pair has its own rhythm
+        film = 12 * torch.sin(2 * math.pi * film_hz * time_s) * weight.flip(1)
+        noise = torch.randn(n, n_channels, toy_signal.n_times, generator=draw).cumsum(-1)
+        return EEGBatch(
+            eeg=alpha + film + noise - noise.mean(-1, keepdim=True),
+            channel=torch.arange(n_channels).repeat(n, 1),
+            n_valid=torch.full((n,), toy_signal.n_times),
+            key=torch.randint(-(2**62), 2**62, (n,), generator=draw),
+            sample=rows,
+            recording=rows,
+            participant=rows % 2,
+            pair=rows // 2 % 8,
+            targets={"trait": trait, "state": (trait > 0).float()},
+            known={"trait": torch.ones(n, dtype=torch.bool), "state": torch.ones(n, dtype=torch.bool)},
+        )
+
+    return build

@@ -1,0 +1,70 @@
+"""What every readout promises."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+import cerebro.readouts  # registers every readout
+from cerebro.encoders.base import Encoder
+from cerebro.encoders.labram import LaBraM
+from cerebro.readouts import LinearReadout, MLPReadout, Readout
+from cerebro.signal import SignalSpec
+
+EXAMPLES: dict[str, Callable[[Encoder, SignalSpec, int], Readout]] = {
+    "LinearReadout": LinearReadout,
+    "MLPReadout": MLPReadout,
+}
+FINAL = [cls for cls in Readout.__subclasses__() if cls.__module__.startswith("cerebro.")]
+
+
+@pytest.fixture(params=FINAL, ids=lambda cls: cls.__name__)
+def built(request: pytest.FixtureRequest, example_of: Any, toy_signal: SignalSpec) -> tuple[Encoder, Readout]:
+    torch.manual_seed(0)
+    encoder = LaBraM(toy_signal, conv_channels=2, depth=1, n_heads=2)
+    return encoder, example_of(EXAMPLES, request.param)(encoder, toy_signal, 3)
+
+
+def test_there_is_one_row_of_outputs_per_window(built: tuple[Encoder, Readout], toy_eeg: Any) -> None:
+    encoder, readout = built
+    assert readout.n_outputs == 3
+    assert readout(encoder, toy_eeg(5)).shape == (5, 3)
+
+
+def test_the_gradient_reaches_every_parameter(built: tuple[Encoder, Readout], toy_eeg: Any) -> None:
+    encoder, readout = built
+    readout(encoder, toy_eeg(4)).square().sum().backward()
+    assert [name for name, parameter in readout.named_parameters() if parameter.grad is None] == []
+    assert any(parameter.grad is not None for parameter in encoder.parameters())
+
+
+def test_tokens_handed_in_are_used_if_it_says_so(built: tuple[Encoder, Readout], toy_eeg: Any) -> None:
+    encoder, readout = built
+    encoder.eval()
+    readout.eval()
+    batch = toy_eeg(4)
+    with torch.no_grad():
+        tokens = encoder(batch)
+        torch.testing.assert_close(readout(encoder, batch, tokens), readout(encoder, batch))
+        if readout.reads_tokens:
+            changed = readout(encoder, batch, tokens + torch.randn(tokens.shape[-1]))
+            assert not torch.allclose(changed, readout(encoder, batch))
+
+
+def test_padding_changes_nothing(built: tuple[Encoder, Readout], toy_eeg: Any, pad: Any) -> None:
+    encoder, readout = built
+    encoder.eval()
+    readout.eval()
+    batch = toy_eeg(4)
+    with torch.no_grad():
+        torch.testing.assert_close(readout(encoder, pad(batch)), readout(encoder, batch), rtol=1e-4, atol=1e-5)
+
+
+def test_the_encoder_is_not_registered(built: tuple[Encoder, Readout]) -> None:
+    encoder, readout = built
+    assert not {id(p) for p in readout.parameters()} & {id(p) for p in encoder.parameters()}
+
+
+def test_every_readout_can_be_named_in_a_config() -> None:
+    assert {cls.__name__ for cls in FINAL} <= set(cerebro.readouts.__all__)
