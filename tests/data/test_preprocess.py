@@ -153,6 +153,11 @@ def test_a_rate_too_low_for_the_band_is_refused():
         preprocess(recording(brain(), 80.0), Preprocessing())
 
 
+def test_a_notch_beyond_the_recordings_rate_is_refused():
+    with pytest.raises(ConfigError, match="or 0 for no notch"):
+        preprocess(recording(brain(), 100.0), Preprocessing(notch_hz=60.0))
+
+
 @pytest.mark.parametrize(
     ("band", "message"),
     [
@@ -160,8 +165,8 @@ def test_a_rate_too_low_for_the_band_is_refused():
         ({"lowpass_hz": 50.0}, "lowpass_hz <= 49.5"),
         ({"highpass_hz": 45.0}, "does not fit"),
         ({"highpass_hz": -1.0}, "does not fit"),
-        ({"notch_hz": 60.0}, "set notch_hz to 0"),
-        ({"notch_hz": -50.0}, "set notch_hz to 0"),
+        ({"notch_hz": 0.5}, "set notch_hz to 50 or 60"),
+        ({"notch_hz": -50.0}, "set notch_hz to 50 or 60"),
     ],
 )
 def test_a_plan_that_cannot_be_done_is_refused(band, message):

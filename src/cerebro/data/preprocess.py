@@ -38,7 +38,7 @@ class Preprocessing:
     lowpass_hz : float
         Upper edge of the pass band, below half of ``sfreq`` by 0.5 Hz or more.
     notch_hz : float
-        Frequency of the power line if it lies in the pass band; 0 for no notch.
+        Frequency of the power line, below half of every recording's rate; 0 for no notch.
     """
 
     sfreq: float = 100.0
@@ -54,10 +54,9 @@ class Preprocessing:
                 f"band {self.highpass_hz:g}-{self.lowpass_hz:g} Hz does not fit sfreq={self.sfreq:g}; set "
                 f"0 <= highpass_hz < lowpass_hz <= {highest:g}, or a higher sfreq."
             )
-        if self.notch_hz and not 1 < self.notch_hz < self.sfreq / 2:
+        if self.notch_hz and not self.notch_hz > 1:
             raise ConfigError(
-                f"notch_hz={self.notch_hz:g} lies outside 1-{self.sfreq / 2:g} Hz, where filtering to sfreq="
-                f"{self.sfreq:g} leaves nothing to remove; set notch_hz to 0, or a higher sfreq and lowpass_hz."
+                f"notch_hz={self.notch_hz:g} is no power line's frequency; set notch_hz to 50 or 60, or to 0 for none."
             )
 
 
