@@ -1,0 +1,218 @@
+"""``cerebro fit | validate | test | predict``: one phase from a typed config.
+
+The constructors are the schema: ``model`` is `Phase`, ``data`` is `EEGData`, ``trainer`` is `TrainerKeys`. Classes may
+only come from cerebro, torch.nn, torch.optim and lightning.pytorch.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
+from tqdm import tqdm
+
+import cerebro.encoders
+import cerebro.objectives
+import cerebro.readouts  # noqa: F401  short class names need these imported
+from cerebro.cli.messages import one_line
+from cerebro.data.module import EEGData
+from cerebro.errors import ConfigError
+from cerebro.signal import SignalSpec
+from cerebro.training.health import NonFiniteLoss
+from cerebro.training.keep import Interrupted
+from cerebro.training.phase import Phase
+from cerebro.training.run import PhaseData, RunKeys, TrainerKeys
+from cerebro.training.run import fit as fit_phase
+from cerebro.training.score import Scoring, score_phase
+from cerebro.training.tracking import MLflowKeys
+from cerebro.yaml_safety import check_yaml
+
+ALLOWED_IMPORTS = ["cerebro", "torch.nn", "torch.optim", "lightning.pytorch"]
+DATA_CLASS: type = EEGData
+
+EXAMPLES = {
+    "fit": "cerebro fit --config configs/labram/pretrain.yaml --model.optim.lr 5e-4",
+    "validate": "cerebro validate --config outputs/challenge1/config.yaml",
+    "test": "cerebro test --config outputs/challenge1/config.yaml",
+    "predict": "cerebro predict --config outputs/challenge1/config.yaml",
+}
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A parsed command line, before anything of it is built."""
+
+    parser: ArgumentParser
+    config: Namespace
+    resolved: dict[str, Any]
+
+
+def fit(argv: list[str]) -> int:
+    """Train one phase; exit code 1 if its loss stopped being finite, 130 or 143 if a signal ended it."""
+    asked = _ask("fit", argv)
+    parsed = asked.config
+    keys = RunKeys(
+        out=_out(parsed),
+        seed=parsed.seed,
+        monitor=parsed.monitor,
+        monitor_mode=parsed.monitor_mode,
+        checkpoint_every_steps=parsed.checkpoint_every_steps,
+        patience=parsed.patience,
+        overwrite=parsed.overwrite,
+        allow_seen_participants=parsed.allow_seen_participants,
+        mlflow=_built(asked).mlflow,
+    )
+    build, data, trainer = _parts(asked)
+    try:
+        result = fit_phase(build, data, trainer, keys, asked.resolved, _given(parsed.ckpt_path), _say)
+    except NonFiniteLoss as error:
+        print(f"cerebro: {error}", file=sys.stderr)
+        return 1
+    except Interrupted as error:
+        print(f"stopped by {error}; {keys.out / 'last.ckpt'} is saved, the same command continues", file=sys.stderr)
+        return error.exit_code
+    _say(f"{result['phase']}: best {result['best']['metric']} {_number(result['best']['value'])}, in {keys.out}")
+    return 0
+
+
+def validate(argv: list[str]) -> int:
+    """Score a checkpoint on the validation participants of its config."""
+    return _score("val", argv)
+
+
+def test(argv: list[str]) -> int:
+    """Score a checkpoint on the test participants, which it must not have seen."""
+    return _score("test", argv)
+
+
+def predict(argv: list[str]) -> int:
+    """Write the predictions of a checkpoint, without scores."""
+    return _score("predict", argv)
+
+
+def _score(stage: Literal["val", "test", "predict"], argv: list[str]) -> int:
+    asked = _ask("validate" if stage == "val" else stage, argv)
+    parsed = asked.config
+    build, data, trainer = _parts(asked)
+    out = _out(parsed)
+    path = _given(parsed.ckpt_path) or out / "best.ckpt"
+    scoring = Scoring(out, parsed.seed, trainer, parsed.allow_seen_participants)
+    for line in score_phase(stage, build, data, path, scoring):
+        _say(line)
+    return 0
+
+
+def make_parser(verb: str) -> ArgumentParser:
+    """Parser of a verb; ``--print_config`` prints the resolved config."""
+    set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=ALLOWED_IMPORTS)
+    parser = ArgumentParser(
+        prog=f"cerebro {verb}",
+        description=f"Example: {EXAMPLES[verb]}",
+        exit_on_error=False,
+        default_env=False,
+    )
+    parser.add_argument("--config", action="config", help="YAML file; may be given more than once")
+    parser.add_argument("--ckpt_path", type=str, default="", help="checkpoint to resume, to hand over or to score")
+    parser.add_class_arguments(Phase, "model", skip={"signal"}, instantiate=False, sub_configs=True)
+    parser.add_class_arguments(DATA_CLASS, "data", instantiate=False, sub_configs=True)
+    parser.add_class_arguments(TrainerKeys, "trainer", sub_configs=True)
+    parser.add_argument("--seed", type=int, default=0, help="seed of initial weights")
+    parser.add_argument("--out", type=str, default="outputs/{name}", help="folder of the run; {name} is model.name")
+    parser.add_argument(
+        "--monitor", type=str, default="val/loss", help="key of history.jsonl that picks the best epoch"
+    )
+    parser.add_argument("--monitor_mode", type=Literal["min", "max"], default="min", help="which is better")
+    parser.add_argument("--checkpoint_every_steps", type=int, default=200, help="0 = at the end of epochs only")
+    parser.add_argument("--patience", type=int, default=0, help="epochs without improvement before stopping; 0 = never")
+    parser.add_argument("--overwrite", type=bool, default=False, help="train anew in a folder that holds another run")
+    parser.add_argument(
+        "--allow_seen_participants", type=bool, default=False, help="score participants seen in training"
+    )
+    parser.add_class_arguments(MLflowKeys, "mlflow")
+    return parser
+
+
+def _ask(verb: str, argv: list[str]) -> _Asked:
+    """Parse and check; nothing of the model or the data is built yet."""
+    for path in _yaml_files(argv):
+        _check_tree(path, set())
+    parser = make_parser(verb)
+    try:
+        config = parser.parse_args(argv or ["--help"])
+    except ArgumentError as error:
+        raise ConfigError(one_line(verb, str(error), _keys(parser))) from None
+    except (TypeError, ValueError) as error:
+        raise ConfigError(one_line(verb, str(error), _keys(parser))) from None
+    resolved = yaml.safe_load(parser.dump(config, format="yaml"))
+    resolved.pop("config", None)
+    return _Asked(parser, config, resolved)
+
+
+def _parts(asked: _Asked) -> tuple[Callable[[SignalSpec], Phase], PhaseData, TrainerKeys]:
+    """Builder of the phase, the data and the trainer's keys."""
+    built = _built(asked)
+    model, data = vars(built.model), vars(built.data)
+    return partial(_phase, model), DATA_CLASS(**data), built.trainer
+
+
+def _phase(model: dict[str, Any], signal: SignalSpec) -> Phase:
+    return Phase(signal=signal, **model)
+
+
+def _built(asked: _Asked) -> Namespace:
+    try:
+        return asked.parser.instantiate(asked.config)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(one_line("fit", str(error), _keys(asked.parser))) from None
+
+
+def _out(config: Namespace) -> Path:
+    return Path(config.out.replace("{name}", config.model.name))
+
+
+def _given(path: str) -> Path | None:
+    return Path(path) if path else None
+
+
+def _say(line: str) -> None:
+    """Print beside a progress bar, without breaking it."""
+    tqdm.write(line, file=sys.stdout)
+    sys.stdout.flush()
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4g}"
+
+
+def _keys(parser: ArgumentParser) -> list[str]:
+    return [action.dest for action in parser._actions if action.dest not in ("help", "config")]
+
+
+def _yaml_files(argv: list[str]) -> list[Path]:
+    values = [part for argument in argv for part in argument.split("=", 1)]
+    named = [value for value in values if value.endswith((".yaml", ".yml")) and not value.startswith("-")]
+    return [Path(value) for value in named]
+
+
+def _check_tree(path: Path, seen: set[Path]) -> None:
+    """Check a YAML file and those that it names, before any loader sees them."""
+    if path.resolve() in seen:
+        return
+    seen.add(path.resolve())
+    check_yaml(path)
+
+    def walk(node: Any) -> None:
+        if isinstance(node, dict):
+            for value in node.values():
+                walk(value)
+        elif isinstance(node, list):
+            for value in node:
+                walk(value)
+        elif isinstance(node, str) and node.endswith((".yaml", ".yml")):
+            _check_tree(path.parent / node, seen)
+
+    walk(yaml.safe_load(path.read_text(encoding="utf-8")))

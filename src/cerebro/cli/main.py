@@ -1,0 +1,101 @@
+"""``cerebro VERB ...``: finds the verb, runs it, and turns a user's mistake into one line and exit code 2.
+
+Verbs are imported when they are called, so that ``cerebro --help`` answers at once.
+"""
+
+import contextlib
+import importlib
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+from cerebro import __version__
+from cerebro.errors import CerebroError
+
+VERBS: dict[str, tuple[str, str, str]] = {
+    "simulate": ("cerebro.cli.simulate", "simulate", "write a cohort of recordings with known truth"),
+    "prepare": ("cerebro.cli.prepare", "prepare", "turn recordings into a store that trains fast"),
+    "check": ("cerebro.cli.prepare", "check", "say what is wrong with a data set"),
+    "fit": ("cerebro.cli.fit", "fit", "train one phase from a config"),
+    "validate": ("cerebro.cli.fit", "validate", "score a checkpoint on its validation participants"),
+    "test": ("cerebro.cli.fit", "test", "score a checkpoint on participants that it has not seen"),
+    "predict": ("cerebro.cli.fit", "predict", "write the predictions of a checkpoint"),
+    "run": ("cerebro.cli.study", "run", "run a recipe: phases, ablations, results"),
+    "report": ("cerebro.cli.study", "report", "write the page that shows a study's results"),
+    "doctor": ("cerebro.cli.doctor", "doctor", "print versions, accelerators and what is wrong with this machine"),
+}
+
+
+class _Terminated(BaseException):
+    """SIGTERM arrived while a verb ran that does not handle it itself."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a verb; gives its exit code.
+
+    0 success, 1 the verb ran and found faults, 2 a user's mistake (one line on standard error), 130 or 143 interrupted.
+    Can be called many times in one process: nothing is left behind.
+    """
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"cerebro {__version__}")
+        return 0
+    verb = arguments[0]
+    if verb not in VERBS:
+        return _mistake(f"{verb!r} is no verb of cerebro; type one of {', '.join(VERBS)} (cerebro --help).")
+    module, function, _ = VERBS[verb]
+    try:
+        with warnings.catch_warnings(), _terminable():
+            run: Callable[[list[str]], int] = getattr(importlib.import_module(module), function)
+            return run(arguments[1:])
+    except CerebroError as error:
+        return _mistake(" ".join(str(error).split()))
+    except SystemExit as end:  # argparse prints its own line
+        return end.code if isinstance(end.code, int) else (0 if end.code is None else _mistake(str(end.code)))
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues where it stopped", file=sys.stderr)
+        return 130
+    except _Terminated:
+        print("terminated; the same command continues where it stopped", file=sys.stderr)
+        return 143
+
+
+def usage() -> str:
+    """Text of ``cerebro --help``."""
+    verbs = "\n".join(f"  {verb:<10}{what}" for verb, (_, _, what) in VERBS.items())
+    return (
+        "usage: cerebro VERB [...]\n\nFrom raw EEG to trained, evaluated and shareable models.\n\n"
+        f"{verbs}\n\nexample: cerebro run recipes/demo.yaml\n         cerebro fit --help"
+    )
+
+
+def _mistake(line: str) -> int:
+    print(f"cerebro: {line}", file=sys.stderr)
+    return 2
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM unwind the verb, so that files and locks are closed; the former handler comes back."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def terminate(signum: int, frame: FrameType | None) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,535 @@
+"""One phase run from an empty folder to run.json: start or resume, hand over weights, train, and leave a record."""
+
+import contextlib
+import hashlib
+import json
+import logging
+import random
+import resource
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+import yaml
+from lightning.pytorch import Trainer
+
+import cerebro
+from cerebro.errors import CheckpointError, ConfigError
+from cerebro.files import lock_folder, read_json, write_atomically, write_json
+from cerebro.signal import EEGBatch, SignalSpec
+from cerebro.training.bar import Bar
+from cerebro.training.checkpoint import (
+    AtomicCheckpoint,
+    Checkpoint,
+    Stamp,
+    Transfer,
+    TransferReport,
+    check_same_tensors,
+    describe_new,
+    read_checkpoint,
+    refuse_seen,
+    remove_orphans,
+    transfer_weights,
+    weights_sha256,
+)
+from cerebro.training.evaluate import evaluate, write_showcase
+from cerebro.training.freeze import FreezeEncoder
+from cerebro.training.health import NonFiniteLoss
+from cerebro.training.keep import (
+    Keeper,
+    NoBatches,
+    Positioned,
+    ResumableLoader,
+    random_state,
+    restore_random_state,
+    write_history,
+)
+from cerebro.training.phase import Phase
+from cerebro.training.tracking import MLflowKeys, Tracker
+
+UNHASHED = ("out", "overwrite", "allow_seen_participants", "mlflow", "ckpt_path", "config", "checkpoint_every_steps")
+"""Keys that do not change what a run computes; paths of stores and sources are replaced by their content hashes."""
+
+
+class PhaseData(Protocol):
+    """What a phase asks of its data; `cerebro.data.module.EEGData` gives it."""
+
+    @property
+    def signal(self) -> SignalSpec:
+        """What a model must know, after ``setup``."""
+
+    @property
+    def data_hash(self) -> str:
+        """Hash of the store's content."""
+
+    def participant_keys(self) -> tuple[str, ...]:
+        """``corpus:id`` of each number in ``EEGBatch.participant``."""
+
+    def participants(self, stage: Literal["train", "val", "test"]) -> tuple[str, ...]:
+        """Sorted ``corpus:id`` keys of a stage."""
+
+    def setup(self, stage: str) -> None:
+        """Open the store and cut the windows."""
+
+    def summary(self) -> str:
+        """Participants, windows, what was left out and which labels are missing, in one line."""
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Shuffled batches."""
+
+    def val_dataloader(self) -> ResumableLoader:
+        """Validation batches in a fixed order; may be empty."""
+
+    def test_dataloader(self) -> ResumableLoader:
+        """Test batches in a fixed order."""
+
+    def predict_dataloader(self) -> ResumableLoader:
+        """All batches in a fixed order."""
+
+
+@dataclass(frozen=True)
+class TrainerKeys:
+    """The few keys of Lightning's Trainer that a phase config sets.
+
+    Parameters
+    ----------
+    max_epochs : int
+        Epochs, > 0.
+    accumulate_grad_batches : int
+        Batches per optimiser step, > 0.
+    precision : str
+        ``32-true`` or ``bf16-mixed``.
+    accelerator : str
+        ``auto`` takes a GPU if there is one.
+    devices : int
+        Devices of this machine.
+    """
+
+    max_epochs: int = 10
+    accumulate_grad_batches: int = 1
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("max_epochs", "accumulate_grad_batches", "devices"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"trainer.{name}={getattr(self, name)} must be 1 or more; set trainer.{name}.")
+
+
+@dataclass(frozen=True)
+class RunKeys:
+    """How a run is kept.
+
+    Parameters
+    ----------
+    out : Path
+        Folder of the run.
+    seed : int
+        Seed of the initial weights and of everything that asks a global generator.
+    monitor : str
+        Key of the history that picks the best epoch, e.g. ``val/loss`` or ``val/nrmse_p_factor``.
+    monitor_mode : str
+        ``min`` or ``max``.
+    checkpoint_every_steps : int
+        Optimiser steps between checkpoints inside an epoch; 0 = only at the end of an epoch.
+    patience : int
+        Epochs without improvement after which training stops; 0 = never.
+    overwrite : bool
+        Start anew in a folder that holds another run.
+    allow_seen_participants : bool
+        Evaluate on participants that went into the weights.
+    mlflow : MLflowKeys
+        Where the run is tracked.
+    """
+
+    out: Path
+    seed: int = 0
+    monitor: str = "val/loss"
+    monitor_mode: Literal["min", "max"] = "min"
+    checkpoint_every_steps: int = 200
+    patience: int = 0
+    overwrite: bool = False
+    allow_seen_participants: bool = False
+    mlflow: MLflowKeys = MLflowKeys()  # noqa: RUF009  frozen
+
+
+def fit(
+    build: Callable[[SignalSpec], Phase],
+    data: PhaseData,
+    trainer_keys: TrainerKeys,
+    keys: RunKeys,
+    config: dict[str, Any],
+    ckpt_path: Path | None,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Train one phase in ``keys.out``; gives the content of run.json.
+
+    A finished run of the same config, data and sources is left as it is; an unfinished one goes on where it stopped.
+
+    Parameters
+    ----------
+    build : callable
+        Gives the phase for a signal, with fresh weights.
+    data : PhaseData
+        The data.
+    trainer_keys, keys
+        Keys of the trainer and of the run.
+    config : dict
+        The resolved config, in plain types.
+    ckpt_path : Path, optional
+        A checkpoint of the same phase is resumed, one of another phase hands its encoder over.
+    say : callable
+        Takes a line for the user.
+
+    Raises
+    ------
+    CerebroError
+        For anything that the user can mend.
+    NonFiniteLoss
+        If the loss stopped being finite.
+    Interrupted
+        On SIGTERM or SIGINT, with the state saved.
+    """
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips; warnings stay
+    with lock_folder(keys.out, "cerebro fit"), isolated_randomness(keys.seed):
+        data.setup("fit")
+        say(data.summary())
+        phase = build(data.signal)
+        given = None if ckpt_path is None else read_checkpoint(ckpt_path)
+        resumed = given if given is not None and given.stamp.phase == phase.name else None
+        transfers = list(phase.init)
+        if given is not None and resumed is None:
+            transfers.append(Transfer(given.path))
+        sources = {str(transfer.source): read_checkpoint(transfer.source) for transfer in transfers}
+        stamp = make_stamp(phase, data, config, list(sources.values()), resumed)
+        if n_orphans := remove_orphans(keys.out):
+            say(f"removed {n_orphans} half-written files of a killed run")
+        finished, own = _look_into(keys, stamp)
+        if finished is not None:
+            say(f"{keys.out} holds this run already, finished; nothing to do")
+            return finished
+        resumed = own or resumed
+        if not keys.allow_seen_participants:
+            for source in sources.values():
+                refuse_seen(data.participants("test"), source.stamp.seen, "test", source.path)
+        reports: list[TransferReport] = []
+        if resumed is None:
+            reports = _hand_over(phase, transfers, sources, say)
+        else:
+            check_same_tensors(resumed.weights, phase.state_dict(), resumed.path, f"resume of phase {phase.name!r}")
+            reports = [TransferReport(**report) for report in resumed.content["transfers"]]
+        _describe(phase, data, resumed, say)
+        write_atomically(keys.out / "config.yaml", _writer(yaml.safe_dump(config, sort_keys=False)))
+        return _Run(phase, data, trainer_keys, keys, stamp, reports, resumed, config, say).go()
+
+
+class _Run:
+    """The part of a run that trains and leaves the record."""
+
+    def __init__(
+        self,
+        phase: Phase,
+        data: PhaseData,
+        trainer_keys: TrainerKeys,
+        keys: RunKeys,
+        stamp: Stamp,
+        reports: list[TransferReport],
+        resumed: Checkpoint | None,
+        config: dict[str, Any],
+        say: Callable[[str], None],
+    ) -> None:
+        self.phase, self.trainer_keys, self.keys, self.stamp = phase, trainer_keys, keys, stamp
+        self.data, self.reports, self.resumed, self.config, self.say = data, reports, resumed, config, say
+        self.train = Positioned(data.train_dataloader())
+        self.val: ResumableLoader = data.val_dataloader() if data.participants("val") else NoBatches()
+        self.tracker = Tracker(keys.mlflow, keys.out)
+        self.keeper = Keeper(
+            keys.out,
+            stamp,
+            [report.plain() for report in reports],
+            self.train,
+            self.val,
+            keys.monitor,
+            keys.monitor_mode == "min",
+            keys.checkpoint_every_steps,
+            keys.patience,
+            trainer_keys.precision,
+            say,
+            self.tracker.log,
+        )
+        self.freeze = FreezeEncoder(phase.freeze_encoder_epochs)
+        if len(self.train) == 0:
+            raise ConfigError("no training window is left; widen data.windows or data.split (see the counts above).")
+
+    def go(self) -> dict[str, Any]:
+        """Train, then finish; the tracker hears of every end."""
+        n_epochs_done = 0
+        is_stopped = False
+        if self.resumed is not None:
+            kept = self.resumed.content["callbacks"]["Keeper"]
+            n_epochs_done, is_stopped = kept["position"]["epoch"], kept["is_stopped_early"]
+            self.keeper.load_state_dict(kept)
+            self.freeze.load_state_dict(self.resumed.content["callbacks"]["FreezeEncoder"])
+            self.train.seek(n_epochs_done, kept["position"]["step"])
+            write_history(self.keys.out / "history.jsonl", self.keeper.history)
+        warm = ", ".join(f"{report.source} ({report.weights_sha256[:12]})" for report in self.reports)
+        tags = {
+            "phase": self.phase.name,
+            "git_commit": self.stamp.git_commit,
+            "data_hash": self.stamp.data_hash,
+            "config_hash": self.stamp.config_hash,
+            "warm_start": warm or "none",
+        }
+        self.tracker.start(self.phase.name, self.config, tags, self.keeper.history)
+        restart_peak_memory()
+        trainer = self._trainer()
+        try:
+            if n_epochs_done < self.trainer_keys.max_epochs and not is_stopped:
+                self._train(trainer)
+            result = self._finish()
+        except NonFiniteLoss as error:
+            self.tracker.finish("FAILED", [], None)
+            line = error.write(self.keys.out / "nonfinite.json", trainer.current_epoch, trainer.global_step)
+            raise NonFiniteLoss(error.what, error.value, error.sample, line) from None
+        except BaseException as error:
+            self.tracker.finish("KILLED" if type(error).__name__ == "Interrupted" else "FAILED", [], None)
+            raise
+        write_json(self.keys.out / "run.json", result)
+        return result
+
+    def _trainer(self) -> Trainer:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+            return Trainer(
+                max_epochs=self.trainer_keys.max_epochs,
+                accumulate_grad_batches=self.trainer_keys.accumulate_grad_batches,
+                precision=self.trainer_keys.precision,
+                accelerator=self.trainer_keys.accelerator,
+                devices=self.trainer_keys.devices,
+                callbacks=[Bar(self.phase.name), self.freeze, self.keeper],
+                plugins=[AtomicCheckpoint()],
+                default_root_dir=self.keys.out,
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                num_sanity_val_steps=0,
+                limit_val_batches=0,  # validation is training.evaluate, after each epoch
+                use_distributed_sampler=False,
+            )
+
+    def _train(self, trainer: Trainer) -> None:
+        if self.resumed is None:
+            device = trainer.strategy.root_device
+            self.phase.to(device).eval()
+            with torch.no_grad():
+                self.phase.objective.start(self.phase.encoder, _StartBatches(self.train, device))
+            self.phase.train()
+            self.train.seek(0, 0)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Found .* module.* in eval mode")  # frozen parts are meant to be
+            warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")  # Lightning's own use of torch
+            path = None if self.resumed is None else str(self.resumed.path.absolute())
+            trainer.fit(self.phase, train_dataloaders=self.train, ckpt_path=path, weights_only=True)
+
+    def _finish(self) -> dict[str, Any]:
+        out, keeper, phase = self.keys.out, self.keeper, self.phase
+        last = read_checkpoint(out / "last.ckpt" if (out / "last.ckpt").exists() else _path(self.resumed))
+        if self.freeze.epochs:
+            phase.load_state_dict(last.weights)
+            self.freeze.release(phase)
+        if keeper.best["epoch"] is None or not (out / "best.ckpt").exists():
+            self.say(f"{self.keys.monitor} was never finite; best.ckpt is the last epoch")
+            write_atomically(out / "best.ckpt", lambda file: torch.save(last.content, file))
+        best = read_checkpoint(out / "best.ckpt")
+        phase.load_state_dict(best.weights)
+        if len(self.val):
+            evaluate(phase, self.val, self.trainer_keys.precision, with_losses=False).write(
+                out / "predictions_val.npz", self.data.participant_keys()
+            )
+            write_showcase(out / "showcase.npz", phase, self.val)
+        write_history(out / "history.jsonl", keeper.history)
+        result = {
+            "phase": phase.name,
+            "state": "finished",
+            "seconds": round(keeper.seconds, 3),
+            "peak_memory_mb": round(peak_memory_mb(), 1),
+            "parameters": sum(parameter.numel() for parameter in phase.parameters()),
+            "trainable": sum(parameter.numel() for parameter in phase.parameters() if parameter.requires_grad),
+            "participants": self.stamp.participants,
+            "transfers": [report.plain() for report in self.reports],
+            "freeze": self.freeze.receipt,
+            "git_commit": self.stamp.git_commit,
+            "data_hash": self.stamp.data_hash,
+            "config_hash": self.stamp.config_hash,
+            "warm_start": list(self.stamp.inputs),
+            "inputs": self.stamp.inputs,
+            "best": keeper.best,
+            "weights_sha256": weights_sha256(best.weights),
+            "last_weights_sha256": weights_sha256(last.weights),
+            "mlflow_run_id": self.tracker.run_id,
+        }
+        self.tracker.finish("FINISHED", [out / "config.yaml"], result)
+        return result
+
+
+class _StartBatches:
+    """Training batches of epoch 0 in microvolts, from the first at every iteration."""
+
+    def __init__(self, loader: Positioned, device: torch.device) -> None:
+        self.loader, self.device = loader, device
+
+    def __iter__(self) -> Iterator[EEGBatch]:
+        self.loader.seek(0, 0)
+        for raw in self.loader:
+            yield raw.to(self.device).to_microvolts()
+
+
+def make_stamp(
+    phase: Phase, data: PhaseData, config: dict[str, Any], sources: list[Checkpoint], resumed: Checkpoint | None
+) -> Stamp:
+    """What the checkpoints of this run will say of themselves."""
+    train, val = list(data.participants("train")), list(data.participants("val"))
+    chain = [source.stamp for source in sources] + ([] if resumed is None else [resumed.stamp])
+    trained = set(train).union(*(stamp.trained for stamp in chain))
+    seen = trained.union(val, *(stamp.seen for stamp in chain))
+    return Stamp(
+        phase=phase.name,
+        version=cerebro.__version__,
+        git_commit=git_commit(),
+        data_hash=data.data_hash,
+        config_hash=config_hash(config),
+        config=config,
+        signal=asdict(data.signal),
+        participants={"train": train, "val": val},
+        trained=sorted(trained),
+        seen=sorted(seen),
+        inputs={str(source.path): source.stamp.weights_sha256 for source in sources},
+    )
+
+
+def config_hash(config: dict[str, Any]) -> str:
+    """SHA-256 of what a resolved config computes: without output keys and without paths of data and sources."""
+    kept = {key: value for key, value in config.items() if key not in UNHASHED}
+    kept["data"] = {key: value for key, value in config["data"].items() if key != "store"}
+    init = [{**transfer, "source": ""} for transfer in config["model"].get("init") or []]
+    kept["model"] = config["model"] | {"init": init}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def _look_into(keys: RunKeys, stamp: Stamp) -> tuple[dict[str, Any] | None, Checkpoint | None]:
+    """What the output folder holds: the record of this run if it is finished, its last checkpoint if it is not."""
+    out = keys.out
+    if keys.overwrite:
+        for name in ("run.json", "last.ckpt", "best.ckpt", "history.jsonl", "mlflow.json", "nonfinite.json"):
+            (out / name).unlink(missing_ok=True)
+        return None, None
+    found: dict[str, Any] | None = None
+    own: Checkpoint | None = None
+    if (out / "run.json").exists():
+        found = read_json(out / "run.json")
+        theirs = (found["config_hash"], found["data_hash"], sorted(found["inputs"].values()))
+    elif (out / "last.ckpt").exists():
+        own = read_checkpoint(out / "last.ckpt")
+        theirs = (own.stamp.config_hash, own.stamp.data_hash, sorted(own.stamp.inputs.values()))
+    else:
+        return None, None
+    ours = (stamp.config_hash, stamp.data_hash, sorted(stamp.inputs.values()))
+    differs = [what for what, a, b in zip(("config", "data", "source weights"), ours, theirs, strict=True) if a != b]
+    if differs:
+        raise ConfigError(
+            f"{out} holds a run with another {' and '.join(differs)}; choose another --out, or add --overwrite true to "
+            "train anew there."
+        )
+    return found, own
+
+
+def _hand_over(
+    phase: Phase, transfers: list[Transfer], sources: dict[str, Checkpoint], say: Callable[[str], None]
+) -> list[TransferReport]:
+    reports = []
+    for transfer in transfers:
+        report = transfer_weights(phase, transfer, sources[str(transfer.source)])
+        say(report.line())
+        reports.append(report)
+    if reports:
+        say(describe_new(phase, reports))
+    if phase.freeze_encoder_epochs and not any(name.startswith("encoder.") for r in reports for name in r.moved):
+        say("warning: the encoder is frozen at random weights: no transfer fills it (model.init)")
+    return reports
+
+
+def _describe(phase: Phase, data: PhaseData, resumed: Checkpoint | None, say: Callable[[str], None]) -> None:
+    n_encoder = sum(parameter.numel() for parameter in phase.encoder.parameters())
+    n_objective = sum(parameter.numel() for parameter in phase.objective.parameters())
+    start = f"; resumed from {resumed.path} at epoch {resumed.content['epoch']}" if resumed is not None else ""
+    say(
+        f"{phase.name}: {type(phase.encoder).__name__} {n_encoder:,} + {type(phase.objective).__name__} "
+        f"{n_objective:,} parameters; {len(data.participants('train'))} participants train, "
+        f"{len(data.participants('val'))} validate{start}"
+    )
+
+
+def _path(checkpoint: Checkpoint | None) -> Path:
+    if checkpoint is None:
+        raise CheckpointError("no last.ckpt was written; run the same command again.")
+    return checkpoint.path
+
+
+def _writer(text: str) -> Callable[[Any], None]:
+    def write(file: Any) -> None:
+        file.write(text.encode())
+
+    return write
+
+
+@contextlib.contextmanager
+def isolated_randomness(seed: int) -> Iterator[None]:
+    """Seed the global generators, and put them back as they were afterwards."""
+    before = random_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002  the global generator, for code that asks it
+    torch.manual_seed(seed)
+    try:
+        yield
+    finally:
+        restore_random_state(before)
+
+
+@lru_cache(maxsize=1)
+def git_commit() -> str:
+    """Commit of the running code, ``-dirty`` if it was changed since; its version where there is no repository."""
+    folder = Path(__file__).resolve().parent
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return f"cerebro {cerebro.__version__}"
+    return found.stdout.strip() or f"cerebro {cerebro.__version__}"
+
+
+def restart_peak_memory() -> None:
+    """Forget the peak of what this process did before, where the system can (Linux)."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_memory_mb() -> float:
+    """Peak resident memory in MB since `restart_peak_memory`, or of the whole process where that is not known."""
+    if sys.platform == "linux":
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 1024

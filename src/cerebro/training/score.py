@@ -1,0 +1,94 @@
+"""Score or apply a checkpoint: validate, test, predict."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from lightning.pytorch import Trainer
+
+from cerebro.signal import SignalSpec
+from cerebro.training.checkpoint import check_same_tensors, read_checkpoint, refuse_seen
+from cerebro.training.evaluate import Evaluation, evaluate
+from cerebro.training.phase import Phase
+from cerebro.training.run import PhaseData, TrainerKeys, isolated_randomness
+
+Stage = Literal["val", "test", "predict"]
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How to score.
+
+    Parameters
+    ----------
+    out : Path
+        Folder for ``predictions_<stage>.npz``.
+    seed : int
+        Seed of the phase that is built before its weights are loaded.
+    trainer : TrainerKeys
+        Accelerator and precision.
+    allow_seen_participants : bool
+        Score participants that went into the weights.
+    """
+
+    out: Path
+    seed: int
+    trainer: TrainerKeys
+    allow_seen_participants: bool
+
+
+def score_phase(
+    stage: Stage, build: Callable[[SignalSpec], Phase], data: PhaseData, path: Path, scoring: Scoring
+) -> list[str]:
+    """Pass over the windows of a stage with the weights of ``path``; gives the lines that the user sees.
+
+    Validation refuses participants that were trained on, a test refuses those that were validated on as well.
+
+    Raises
+    ------
+    CheckpointError
+        If the checkpoint does not fit the config, or has seen the participants.
+    """
+    checkpoint = read_checkpoint(path)
+    with isolated_randomness(scoring.seed):
+        data.setup(stage)
+        if stage != "predict" and not scoring.allow_seen_participants:
+            seen = checkpoint.stamp.trained if stage == "val" else checkpoint.stamp.seen
+            refuse_seen(data.participants(stage), seen, {"val": "validation", "test": "test"}[stage], path)
+        phase = build(data.signal)
+        check_same_tensors(checkpoint.weights, phase.state_dict(), path, f"all of phase {phase.name!r}")
+        phase.load_state_dict(checkpoint.weights)
+        phase.to(root_device(scoring.trainer))
+        loaders = {"val": data.val_dataloader, "test": data.test_dataloader, "predict": data.predict_dataloader}
+        found = evaluate(phase, loaders[stage](), scoring.trainer.precision, with_losses=stage == "val")
+    target = scoring.out / f"predictions_{stage}.npz"
+    found.write(target, data.participant_keys())
+    lines = [] if stage == "predict" else score_lines(found)
+    return [*lines, f"{len(found.arrays['sample']):,} windows written to {target}"]
+
+
+def score_lines(found: Evaluation) -> list[str]:
+    """Losses and scores, each score beside that of a constant."""
+    lines = [f"{part} {value:.4g}" for part, value in found.losses.items()]
+    for score in found.scores():
+        better = "lower is better" if score.metric == "nrmse" else "higher is better"
+        lines.append(
+            f"{score.target}: {score.metric} {score.value:.4f} ({better}), constant predictor {score.constant:.4f}, "
+            f"{score.n_windows:,} windows of {score.n_participants} participants"
+        )
+    return lines or ["this phase predicts no target, so there is nothing to score"]
+
+
+def root_device(keys: TrainerKeys) -> torch.device:
+    """Device that the trainer would take."""
+    trainer = Trainer(
+        accelerator=keys.accelerator,
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    return trainer.strategy.root_device
