@@ -1,0 +1,105 @@
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from cerebro.encoders.base import Encoder
+from cerebro.encoders.labram import LaBraM
+from cerebro.errors import ConfigError
+from cerebro.objectives import VQNSP, FrozenTokenizer, MaskedCodes
+from cerebro.objectives.masks import random_mask
+from cerebro.signal import EEGBatch, SignalSpec
+
+
+def encoder_of(signal: SignalSpec) -> LaBraM:
+    return LaBraM(signal, conv_channels=2, depth=2, n_heads=2)
+
+
+def vqnsp(encoder: Encoder, signal: SignalSpec) -> VQNSP:
+    return VQNSP(encoder, signal, n_codes=32, code_dim=8, decoder_depth=1, decoder_heads=2)
+
+
+def tokenizer(signal: SignalSpec) -> FrozenTokenizer:
+    return FrozenTokenizer(signal, encoder_of, vqnsp)
+
+
+def build(signal: SignalSpec, **options: Any) -> tuple[LaBraM, MaskedCodes]:
+    torch.manual_seed(0)
+    encoder = encoder_of(signal)
+    objective = MaskedCodes(encoder, signal, tokenizer, **options)
+    nn.init.normal_(objective.head.weight)
+    return encoder, objective
+
+
+def plain_loss(encoder: LaBraM, objective: MaskedCodes, batch: EEGBatch) -> torch.Tensor:
+    """The loss as it is written in the paper: every token computed, boolean masks."""
+    codes, valid = objective.tokenizer(batch), encoder.valid(batch)
+    hidden = random_mask(valid, objective.mask_ratio, batch.key).hidden
+    total = torch.zeros(())
+    for mask in (hidden, ~hidden) if objective.symmetric else (hidden,):
+        logits = objective.head(objective.norm(encoder(batch, mask)))
+        total = total + F.cross_entropy(logits[mask & valid], codes[mask & valid])
+    return total
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("mask_ratio", [0.2, 0.5])
+@pytest.mark.parametrize("padded", [True, False])
+def test_the_fast_loss_equals_the_plain_one(
+    toy_signal: SignalSpec, toy_eeg: Any, symmetric: bool, mask_ratio: float, padded: bool
+) -> None:
+    encoder, objective = build(toy_signal, symmetric=symmetric, mask_ratio=mask_ratio)
+    batch = toy_eeg(5)
+    if padded:
+        batch.channel[0, 4:] = -1
+        batch.n_valid[1] = 120
+    with torch.no_grad():
+        expected, loss = plain_loss(encoder, objective, batch), objective(encoder, batch)
+    torch.testing.assert_close(loss.total, expected)
+
+
+def test_every_patch_is_predicted_once_when_symmetric(toy_signal: SignalSpec, toy_eeg: Any) -> None:
+    encoder, batch = encoder_of(toy_signal), toy_eeg(4)
+    mask = random_mask(encoder.valid(batch), 0.3, batch.key)
+    both = torch.cat([mask.hidden_index, mask.visible_index], dim=1).sort(dim=1).values
+    assert torch.equal(both, torch.arange(12).expand(4, -1))
+
+
+def test_the_tokenizer_stays_as_it_is(toy_signal: SignalSpec, toy_eeg: Any) -> None:
+    encoder, objective = build(toy_signal)
+    objective.train()
+    assert not any(module.training for module in objective.tokenizer.modules())
+    assert not any(parameter.requires_grad for parameter in objective.tokenizer.parameters())
+    before = {name: value.clone() for name, value in objective.tokenizer.state_dict().items()}
+    objective(encoder, toy_eeg(4)).total.backward()
+    assert all(torch.equal(value, before[name]) for name, value in objective.tokenizer.state_dict().items())
+
+
+def test_a_tokenizer_phase_loads_one_to_one(toy_signal: SignalSpec) -> None:
+    encoder = encoder_of(toy_signal)
+    phase = nn.ModuleDict({"encoder": encoder, "objective": vqnsp(encoder, toy_signal)})
+    _, objective = build(toy_signal)
+    objective.tokenizer.load_state_dict(phase.state_dict(), strict=True)
+    tokenizer_keys = {f"tokenizer.{name}" for name in phase.state_dict()}
+    assert {name for name in objective.state_dict() if name.startswith("tokenizer.")} == tokenizer_keys
+
+
+def test_a_tokenizer_of_other_patches_is_refused(toy_signal: SignalSpec) -> None:
+    encoder = LaBraM(toy_signal, patch_samples=50, conv_stride=2, conv_channels=2, depth=1, n_heads=2)
+    with pytest.raises(ConfigError, match="tokenizer cuts patches of 100 samples every 100 and the encoder of 50"):
+        MaskedCodes(encoder, toy_signal, tokenizer)
+
+
+def test_a_mask_ratio_outside_zero_and_one_is_refused(toy_signal: SignalSpec) -> None:
+    with pytest.raises(ConfigError, match="mask_ratio"):
+        build(toy_signal, mask_ratio=1.0)
+
+
+def test_the_showcase_tells_which_channels_were_found(toy_signal: SignalSpec, toy_eeg: Any) -> None:
+    encoder, objective = build(toy_signal)
+    shown = objective.showcase(encoder, toy_eeg(16))
+    assert shown["accuracy_by_channel"].shape == (6,)
+    assert shown["accuracy_by_patch"].shape == (2,)
+    assert bool(((shown["accuracy_by_patch"] >= 0) & (shown["accuracy_by_patch"] <= 1)).all())
