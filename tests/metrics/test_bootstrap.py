@@ -13,10 +13,11 @@ from cerebro.metrics.bootstrap import (
     gain,
     interval,
     nrmse_sums,
+    pearson_sums,
     reachable_share,
 )
 from cerebro.metrics.classification import balanced_accuracy
-from cerebro.metrics.regression import nrmse
+from cerebro.metrics.regression import nrmse, pearson
 
 
 def windows(seed, n_participants=8, n_windows=60):
@@ -31,6 +32,7 @@ def windows(seed, n_participants=8, n_windows=60):
 def test_sums_give_the_scores_of_the_plain_functions(seed):
     who, y, p = windows(seed)
     assert nrmse_sums(who, y, p).value() == pytest.approx(nrmse(y, p), rel=1e-9)
+    assert pearson_sums(who, y, p).value() == pytest.approx(pearson(y, p), rel=1e-9)
     labels, guesses = (y > 1000).astype(int), (p > 1000).astype(int)
     assert 1 - balanced_error_sums(who, labels, guesses).value() == pytest.approx(balanced_accuracy(labels, guesses))
 

@@ -49,6 +49,15 @@ def nrmse_sums(participants: Sequence[str], y: npt.ArrayLike, p: npt.ArrayLike) 
     return _summed(participants, columns, _nrmse)
 
 
+def pearson_sums(participants: Sequence[str], y: npt.ArrayLike, p: npt.ArrayLike) -> ParticipantSums:
+    """Sums behind ``metrics.regression.pearson``; arguments as in ``nrmse_sums``."""
+    truth, prediction = np.asarray(y, np.float64), np.asarray(p, np.float64)
+    if len(truth):
+        truth, prediction = truth - truth.mean(), prediction - prediction.mean()
+    columns = [np.ones_like(truth), truth, prediction, truth**2, prediction**2, truth * prediction]
+    return _summed(participants, np.stack(columns, axis=1), _pearson)
+
+
 def balanced_error_sums(participants: Sequence[str], y: npt.ArrayLike, p: npt.ArrayLike) -> ParticipantSums:
     """Sums behind ``1 - balanced_accuracy``, which is lower-is-better like every score that gains compare.
 
@@ -67,6 +76,16 @@ def _nrmse(total: Array) -> Array:
         variance = second / n - (first / n) ** 2
         score = np.where(variance > 1e-12 * np.maximum(second / n, 1e-300), np.sqrt(error / n / variance), np.nan)
     return np.asarray(score)
+
+
+def _pearson(total: Array) -> Array:
+    n, first, second, first_squared, second_squared, product = np.moveaxis(total, -1, 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        first_variance = first_squared / n - (first / n) ** 2
+        second_variance = second_squared / n - (second / n) ** 2
+        is_defined = (first_variance > 1e-12 * first_squared / n) & (second_variance > 1e-12 * second_squared / n)
+        covariance = product / n - first * second / n**2
+        return np.asarray(np.where(is_defined, covariance / np.sqrt(first_variance * second_variance), np.nan))
 
 
 def _balanced_error(total: Array) -> Array:

@@ -1,1 +1,1 @@
-"""Studies: a recipe becomes a list of plain `cerebro fit` commands, their runs become one table."""
+"""Studies: a recipe becomes plain commands, the commands become runs, the runs become a table."""

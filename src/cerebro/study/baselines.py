@@ -1,0 +1,162 @@
+"""What a study must beat: the constant, and a linear model of band power, on the same windows and splits.
+
+Both are fitted to the training participants of a final phase and predict its test participants. The penalty and the
+shrinkage of the linear model are chosen on training participants left out of the fit (``metrics.probe``).
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+
+from cerebro.data.module import EEGData, Stage
+from cerebro.dsp.spectrum import band_power
+from cerebro.errors import ConfigError
+from cerebro.files import write_atomically
+from cerebro.metrics.probe import fit_logistic, fit_ridge
+from cerebro.study.scores import read_predictions
+
+Array = npt.NDArray[np.float64]
+
+MAX_WINDOWS = 20_000  # to fit a linear model; above it, every k-th batch is taken
+MIN_POWER = 1e-3  # microvolt^2 / Hz: flat channels would have a logarithm of minus infinity
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows of one side, as a linear model takes them.
+
+    Parameters
+    ----------
+    participant : array of str (N,)
+        As ``corpus:id``.
+    feature : array (N, F)
+        Logarithm of band power by channel and band; F = 0 where it was not asked for.
+    target, known : dict of array (N,)
+        Labels by target, and whether they are known.
+    """
+
+    participant: npt.NDArray[np.str_]
+    feature: Array
+    target: dict[str, Array]
+    known: dict[str, npt.NDArray[np.bool_]]
+
+
+def baseline_path(folder: Path, baseline: str, run: str) -> Path:
+    """Where the predictions of a baseline lie that belong to a run (``phases/<phase>-<identity>``)."""
+    return folder / "baselines" / f"{baseline}-{Path(run).name}.npz"
+
+
+def baseline_runs(study: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(phase, run) of the final runs whose data the baselines share: first variant and seed, every fold."""
+    first = study["chains"][0]
+    return [
+        (phase, run)
+        for chain in study["chains"]
+        if (chain["variant"], chain["seed"]) == (first["variant"], first["seed"])
+        for phase, run in chain["runs"].items()
+        if phase in study["final_phases"]
+    ]
+
+
+def make_baselines(study: Mapping[str, Any], folder: Path, say: Callable[[str], None]) -> None:
+    """Write the predictions of the constant and of every baseline of the recipe, where they are not there yet.
+
+    Parameters
+    ----------
+    study : mapping
+        ``study.json``.
+    folder : Path
+        Folder of the study.
+    say : callable
+        Takes each line about the progress.
+    """
+    names = ("constant", *study["baselines"])
+    for _, run in baseline_runs(study):
+        missing = [name for name in names if not baseline_path(folder, name, run).is_file()]
+        if not missing:
+            continue
+        say(f"baselines of {Path(run).name}: {', '.join(missing)} ...")
+        with_power = "band_power" in missing
+        data = _open_data(folder / run / "config.yaml")
+        train, test = _windows(data, "train", with_power), _windows(data, "test", with_power)
+        kinds = {name: part.kind for name, part in read_predictions(folder / run / "predictions_test.npz").items()}
+        for name in missing:
+            predict = _constant if name == "constant" else _linear
+            arrays: dict[str, npt.NDArray[Any]] = {"participant": test.participant}
+            for target, kind in kinds.items():
+                arrays[f"target/{target}"] = test.target[target]
+                arrays[f"known/{target}"] = test.known[target]
+                arrays[f"prediction/{target}"] = predict(train, test, target, kind == "classification")
+            write_atomically(baseline_path(folder, name, run), partial(_save, arrays))
+
+
+def _save(arrays: Mapping[str, npt.NDArray[Any]], file: BinaryIO) -> None:
+    np.savez(file, allow_pickle=False, **arrays)
+
+
+def _constant(train: Windows, test: Windows, target: str, is_classification: bool) -> Array:
+    """Mean of the training windows, or the shares of their classes, for every test window."""
+    truth = train.target[target][train.known[target]]
+    if not is_classification:
+        return np.full(len(test.participant), truth.mean())
+    n_classes = int(max(truth.max(), test.target[target].max())) + 1
+    shares = np.bincount(truth.astype(np.int64), minlength=n_classes) / len(truth)
+    return np.repeat(shares[None, :], len(test.participant), axis=0)
+
+
+def _linear(train: Windows, test: Windows, target: str, is_classification: bool) -> Array:
+    known = train.known[target]
+    people = train.participant[known].tolist()
+    fit = fit_logistic if is_classification else fit_ridge
+    return fit(train.feature[known], train.target[target][known], people).predict(test.feature)
+
+
+def _windows(data: EEGData, stage: Stage, with_power: bool) -> Windows:
+    """Read every window of a side; at most about ``MAX_WINDOWS`` of the training side."""
+    loader = data.evaluation_loader(stage)
+    keys = np.asarray(data.participant_keys(), np.str_)
+    every = math.ceil(len(data.rows(stage)) / MAX_WINDOWS) if stage == "train" else 1
+    rows, features = [], []
+    targets: dict[str, list[Array]] = {name: [] for name in data.targets}
+    known: dict[str, list[npt.NDArray[np.bool_]]] = {name: [] for name in data.targets}
+    for number, raw in enumerate(loader):
+        if number % every:
+            continue
+        batch = raw.to_microvolts()
+        rows.append(batch.participant.numpy())
+        if with_power:
+            power = np.log10(np.maximum(band_power(batch.eeg.numpy(), data.signal.sfreq), MIN_POWER))  # (B, C, K)
+            placed = np.zeros((len(batch), len(data.signal.channels), power.shape[-1]), np.float32)
+            sample, channel = np.nonzero(batch.channel.numpy() >= 0)
+            placed[sample, batch.channel.numpy()[sample, channel]] = power[sample, channel]
+            features.append(placed.reshape(len(batch), -1))
+        for name in data.targets:
+            targets[name].append(batch.targets[name].numpy().astype(np.float64))
+            known[name].append(batch.known[name].numpy())
+    n_windows = sum(map(len, rows))
+    return Windows(
+        keys[np.concatenate(rows)],
+        np.concatenate(features) if features else np.zeros((n_windows, 0)),
+        {name: np.concatenate(parts) for name, parts in targets.items()},
+        {name: np.concatenate(parts) for name, parts in known.items()},
+    )
+
+
+def _open_data(config: Path) -> EEGData:
+    """Data module of a finished run, from its resolved config."""
+    content = yaml.safe_load(config.read_text())["data"]
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(EEGData, "data")
+    try:
+        data: EEGData = parser.instantiate(parser.parse_object({"data": content})).data
+    except ArgumentError as error:
+        raise ConfigError(f"{config}: data cannot be opened ({' '.join(str(error).split())}).") from None
+    return data

@@ -1,0 +1,132 @@
+"""Run a plan in this process: one command after another, finished ones reused, interrupted ones continued."""
+
+import gc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cerebro.errors import ConfigError
+from cerebro.files import lock_folder, read_json, write_json
+from cerebro.study.plan import UNPREPARED, Plan, Run
+from cerebro.study.recipe import Recipe
+
+Command = Callable[[list[str]], int]  # arguments after ``cerebro`` -> exit code
+Say = Callable[[str], None]
+
+
+def check_executor(name: str) -> None:
+    """Refuse an executor that is not there."""
+    if name == "slurm":
+        raise ConfigError(
+            "--executor slurm is not there yet; run without it, or submit the lines of --dry-run as jobs yourself."
+        )
+    if name != "local":
+        raise ConfigError(f"--executor {name} is unknown; use local.")
+
+
+def store_hash(store: Path) -> str:
+    """Hash of a prepared store's data, or ``UNPREPARED``."""
+    manifest = store / "manifest.json"
+    if not manifest.is_file():
+        return UNPREPARED
+    return str(read_json(manifest).get("data_hash", UNPREPARED))
+
+
+def make_data(recipe: Recipe, command: Command, say: Say) -> int:
+    """Run the recipe's commands that make cohort and stores; they skip what is there. Gives the first failing code."""
+    for line in recipe.commands:
+        say(f"data: {' '.join(line)}")
+        code = command(list(line[1:]))
+        if code != 0:
+            return code
+    return 0
+
+
+def run_plan(plan: Plan, command: Command, say: Say) -> int:
+    """Run every command of the plan that is not finished.
+
+    Parameters
+    ----------
+    plan : Plan
+        What to run.
+    command : callable
+        Runs one command in this process; gives its exit code.
+    say : callable
+        Takes each line about the overall progress.
+
+    Returns
+    -------
+    int
+        0, or the exit code of the command that failed.
+    """
+    with lock_folder(plan.out, f"cerebro run {plan.recipe.path}"):
+        write_json(plan.out / "study.json", describe(plan))
+        for number, run in enumerate(plan.runs, start=1):
+            place = f"phase {number} of {len(plan.runs)}: {run.phase} ({run.used_by}), seed {run.seed}"
+            if plan.recipe.n_folds > 1:
+                place += f", fold {run.fold + 1} of {plan.recipe.n_folds}"
+            if is_finished(run):
+                say(f"{place}: finished before, reused from {run.folder}")
+                continue
+            say(f"{place} ...")
+            code = _run_phase(run, command)
+            if code != 0:
+                say(f"stopped in {place} (exit code {code}); the same command continues from here.")
+                return code
+            gc.collect()  # a finished trainer holds cycles; the next phase needs the memory
+    return 0
+
+
+def is_finished(run: Run) -> bool:
+    """Whether fit, and test where there is one, have written what they write last."""
+    return _is_fitted(run) and (not run.test or (run.folder / "predictions_test.npz").is_file())
+
+
+def _is_fitted(run: Run) -> bool:
+    report = run.folder / "run.json"
+    return report.is_file() and read_json(report).get("state") == "finished"
+
+
+def _run_phase(run: Run, command: Command) -> int:
+    if not _is_fitted(run):
+        code = command(list(run.fit[1:]))
+        if code != 0:
+            return code
+    return command(list(run.test[1:])) if run.test else 0
+
+
+def describe(plan: Plan) -> dict[str, Any]:
+    """The plan in plain types, as ``study.json`` keeps it beside the runs."""
+    folder = {run.identity: run.folder.relative_to(plan.out).as_posix() for run in plan.runs}
+    return {
+        "name": plan.recipe.name,
+        "recipe": plan.recipe.path.as_posix(),
+        "final_phases": list(plan.recipe.final_phases()),
+        "phases": list(plan.recipe.phases),
+        "n_folds": plan.recipe.n_folds,
+        "ground_truth": "" if plan.recipe.ground_truth == Path() else plan.recipe.ground_truth.as_posix(),
+        "baselines": list(plan.recipe.baselines),
+        "pairs": [list(pair) for pair in plan.recipe.pairs],
+        "variants": list(dict.fromkeys(chain.variant for chain in plan.chains)),
+        "runs": [
+            {
+                "phase": run.phase,
+                "identity": run.identity,
+                "folder": folder[run.identity],
+                "seed": run.seed,
+                "fold": run.fold,
+                "variants": list(run.variants),
+            }
+            for run in plan.runs
+        ],
+        "chains": [
+            {
+                "variant": chain.variant,
+                "seed": chain.seed,
+                "fold": chain.fold,
+                "runs": {phase: folder[identity] for phase, identity in chain.runs.items()},
+            }
+            for chain in plan.chains
+        ],
+        "commands": plan.commands(),
+    }

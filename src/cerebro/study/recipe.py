@@ -1,0 +1,321 @@
+"""A recipe: phases in order, and what to vary about them, as one readable YAML file.
+
+Paths of configs are relative to the recipe; paths of what is written (cohorts, stores) are relative to the current
+folder, like those of every command.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from os.path import normpath
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cerebro.errors import ConfigError
+from cerebro.yaml_safety import check_yaml
+
+BASELINES = ("band_power",)  # the constant stands beside every score without being asked for
+
+
+@dataclass(frozen=True)
+class PhaseEntry:
+    """One phase of a recipe.
+
+    Parameters
+    ----------
+    name : str
+        Name in the recipe; also the start of its folder's name.
+    config : Path
+        Complete ``cerebro fit`` config.
+    init : str
+        Phase whose encoder it starts from; empty for none.
+    tokenizer : str
+        Phase that it takes as frozen tokenizer; empty for none.
+    overrides : mapping
+        Dotted key -> value.
+    """
+
+    name: str
+    config: Path
+    init: str = ""
+    tokenizer: str = ""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """What a variant leaves out or changes; ``kept`` are the phases that stay."""
+
+    kept: tuple[str, ...]
+    overrides: Mapping[str, Mapping[str, Any]]  # phase -> dotted key -> value
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A study: phases, variants and how often each is run.
+
+    Parameters
+    ----------
+    name : str
+        Name of the study.
+    path : Path
+        Where the recipe was read.
+    seeds : tuple of int
+        Each variant runs once per seed.
+    phases : mapping
+        Phases by name, each after those that it needs.
+    variants : mapping
+        ``full``, then ablations, then sweep members, by name.
+    commands : tuple
+        Commands that make cohort and stores, to be run first; running them again costs nothing.
+    n_folds : int
+        Folds of leave-participants-out, 1 = none (the split of the configs).
+    baselines : tuple of str
+        Baselines beside the constant.
+    ground_truth : Path
+        ``ground_truth.json`` of a simulated cohort; ``Path()`` if there is none.
+    pairs : tuple of (A, B)
+        Gains of A over B to report besides those of ``full`` over each other variant.
+    """
+
+    name: str
+    path: Path
+    seeds: tuple[int, ...]
+    phases: Mapping[str, PhaseEntry]
+    variants: Mapping[str, Ablation]
+    commands: tuple[tuple[str, ...], ...]
+    n_folds: int
+    baselines: tuple[str, ...]
+    ground_truth: Path
+    pairs: tuple[tuple[str, str], ...]
+
+    def final_phases(self) -> tuple[str, ...]:
+        """Phases that no other one starts from: what the study predicts and tests."""
+        needed = {name for phase in self.phases.values() for name in (phase.init, phase.tokenizer)}
+        return tuple(name for name in self.phases if name not in needed)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read and check a recipe.
+
+    Raises
+    ------
+    ConfigError
+        One line that names the recipe, the key and what to write instead.
+    """
+    check_yaml(path)
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    where = f"recipe {path}"
+    known = ("name", "seeds", "data", "phases", "ablations", "sweeps", "folds", "baselines", "ground_truth", "gains")
+    _check_keys(where, content, known, required=("name", "phases"))
+    phases = _read_phases(where, content["phases"], path.parent)
+    variants = {"full": Ablation(tuple(phases), {})}
+    for name, entry in _mapping(f"{where}: ablations", content.get("ablations", {})).items():
+        if name in variants:
+            raise ConfigError(f"{where}: the ablation name {name!r} is taken; choose another name.")
+        variants[name] = _read_ablation(f"{where}: ablations.{name}", entry, phases)
+    for name, entry in _mapping(f"{where}: sweeps", content.get("sweeps", {})).items():
+        variants.update(_read_sweep(f"{where}: sweeps.{name}", name, entry, phases))
+    commands, cohort = _read_data(where, content.get("data", {}), path.parent)
+    truth = content.get("ground_truth", "")
+    return Recipe(
+        name=str(content["name"]),
+        path=path,
+        seeds=_read_seeds(where, content.get("seeds", [0])),
+        phases=phases,
+        variants=variants,
+        commands=commands,
+        n_folds=_count(f"{where}: folds", content.get("folds", 1)),
+        baselines=_read_baselines(where, content.get("baselines", [])),
+        ground_truth=Path(truth) if truth else cohort / "ground_truth.json" if cohort != Path() else Path(),
+        pairs=_read_pairs(where, content.get("gains", []), variants),
+    )
+
+
+def load_config(path: Path) -> dict[str, Any]:
+    """Config with the files that it names (``encoder: ../encoders/x.yaml``) put in their place."""
+    check_yaml(path)
+    resolved = _with_files(yaml.safe_load(path.read_text(encoding="utf-8")), path.parent, depth=0)
+    assert isinstance(resolved, dict)  # check_yaml refuses anything else
+    return resolved
+
+
+def _with_files(value: Any, folder: Path, depth: int) -> Any:
+    if depth > 20:
+        raise ConfigError(f"configs in {folder} include each other; write one of them out.")
+    if isinstance(value, dict):
+        return {key: _with_files(entry, folder, depth) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_with_files(entry, folder, depth) for entry in value]
+    if isinstance(value, str) and value.endswith((".yaml", ".yml")) and (folder / value).is_file():
+        part = Path(normpath(folder / value))
+        check_yaml(part)
+        return _with_files(yaml.safe_load(part.read_text(encoding="utf-8")), part.parent, depth + 1)
+    return value
+
+
+def _read_phases(where: str, content: Any, folder: Path) -> dict[str, PhaseEntry]:
+    entries = _mapping(f"{where}: phases", content)
+    if not entries:
+        raise ConfigError(f"{where}: phases is empty; name at least one phase with its config.")
+    for name, entry in entries.items():
+        place = f"{where}: phases.{name}"
+        _check_keys(place, entry, ("config", "init", "tokenizer", "set"), required=("config",))
+        for key in ("init", "tokenizer"):
+            if key in entry:
+                _check_phase(f"{place}.{key}", entry[key], entries)
+        config = folder / str(entry["config"])
+        if not config.is_file():
+            raise ConfigError(
+                f"{place}.config: {normpath(config)} not found; paths of configs are relative to the recipe."
+            )
+    ordered: dict[str, PhaseEntry] = {}
+    for name in _needed_first(where, entries):
+        entry = entries[name]
+        overrides = _mapping(f"{where}: phases.{name}.set", entry.get("set", {}))
+        config = Path(normpath(folder / str(entry["config"])))
+        ordered[name] = PhaseEntry(name, config, entry.get("init", ""), entry.get("tokenizer", ""), overrides)
+    return ordered
+
+
+def _needed_first(where: str, entries: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Names in an order in which each phase comes after those that it starts from; a circle is refused."""
+    ordered: list[str] = []
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        if name in path:
+            circle = " -> ".join((*path[path.index(name) :], name))
+            raise ConfigError(f"{where}: phases start from each other in a circle ({circle}); take one init away.")
+        if name not in ordered:
+            for key in ("tokenizer", "init"):
+                if entries[name].get(key):
+                    visit(entries[name][key], (*path, name))
+            ordered.append(name)
+
+    for name in entries:
+        visit(name, ())
+    return ordered
+
+
+def _read_ablation(where: str, content: Any, phases: Mapping[str, PhaseEntry]) -> Ablation:
+    _check_keys(where, content, ("drop", "only", "set"))
+    if not content:
+        raise ConfigError(f"{where} is empty; say what it drops, keeps (only) or sets.")
+    if "drop" in content and "only" in content:
+        raise ConfigError(f"{where} has both drop and only; keep one of the two.")
+    for key in ("drop", "only"):
+        for name in _names(f"{where}.{key}", content.get(key, [])):
+            _check_phase(f"{where}.{key}", name, phases)
+    kept = set(content["only"]) if "only" in content else set(phases) - set(content.get("drop", []))
+    for name in tuple(kept):
+        tokenizer = phases[name].tokenizer
+        if tokenizer and tokenizer in content.get("drop", []):
+            raise ConfigError(f"{where}.drop takes {tokenizer!r} from {name!r}, which needs it; drop {name!r} too.")
+        if tokenizer:
+            kept.add(tokenizer)
+    overrides: dict[str, Mapping[str, Any]] = {}
+    for name, entry in _mapping(f"{where}.set", content.get("set", {})).items():
+        _check_phase(f"{where}.set", name, phases)
+        if name not in kept:
+            raise ConfigError(f"{where}.set changes {name!r}, which this ablation leaves out; take one of them away.")
+        overrides[name] = _mapping(f"{where}.set.{name}", entry)
+    return Ablation(tuple(name for name in phases if name in kept), overrides)
+
+
+def _read_sweep(where: str, sweep: str, content: Any, phases: Mapping[str, PhaseEntry]) -> dict[str, Ablation]:
+    _check_keys(where, content, ("phase", "key", "values"), required=("phase", "key", "values"))
+    _check_phase(f"{where}.phase", content["phase"], phases)
+    if not isinstance(content["values"], list) or not content["values"]:
+        raise ConfigError(f"{where}.values={content['values']!r}; give a list such as [0.2, 0.5].")
+    return {
+        f"{sweep}={value}": Ablation(tuple(phases), {content["phase"]: {str(content["key"]): value}})
+        for value in content["values"]
+    }
+
+
+def _read_data(where: str, content: Any, folder: Path) -> tuple[tuple[tuple[str, ...], ...], Path]:
+    """Commands that make the data, and the folder of the simulated cohort (``Path()`` without one)."""
+    _check_keys(f"{where}: data", content, ("simulate", "prepare"))
+    commands: list[tuple[str, ...]] = []
+    cohort = Path()
+    if "simulate" in content:
+        entry, place = content["simulate"], f"{where}: data.simulate"
+        _check_keys(
+            place, entry, ("out", "preset", "participants", "seed", "effect", "strength"), required=("out", "preset")
+        )
+        flags = [part for key, value in entry.items() for part in (f"--{key}", str(value))]
+        commands.append(("cerebro", "simulate", *flags))
+        cohort = Path(str(entry["out"]))
+    steps = content.get("prepare", [])
+    for entry in steps if isinstance(steps, list) else [steps]:
+        place = f"{where}: data.prepare"
+        _check_keys(place, entry, ("config", "store"), required=("config", "store"))
+        config = Path(normpath(folder / str(entry["config"])))
+        if not config.is_file():
+            raise ConfigError(f"{place}.config: {config} not found; paths of configs are relative to the recipe.")
+        commands.append(("cerebro", "prepare", str(config), "--out", str(entry["store"])))
+    return tuple(commands), cohort
+
+
+def _read_seeds(where: str, content: Any) -> tuple[int, ...]:
+    is_list = isinstance(content, list) and content
+    if not is_list or not all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in content):
+        raise ConfigError(f"{where}: seeds={content!r}; give a list of whole numbers from 0 on, such as [0, 1, 2].")
+    if len(set(content)) < len(content):
+        raise ConfigError(f"{where}: seeds={content!r} repeats a seed; name each once.")
+    return tuple(content)
+
+
+def _read_baselines(where: str, content: Any) -> tuple[str, ...]:
+    names = tuple(name for name in _names(f"{where}: baselines", content) if name != "constant")
+    for name in names:
+        if name not in BASELINES:
+            raise ConfigError(
+                f"{where}: baselines names {name!r}, which is unknown; choose from constant, {', '.join(BASELINES)}."
+            )
+    return names
+
+
+def _read_pairs(where: str, content: Any, variants: Mapping[str, Ablation]) -> tuple[tuple[str, str], ...]:
+    if not isinstance(content, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in content):
+        raise ConfigError(f"{where}: gains={content!r}; give a list of pairs such as [[no_contrastive, supervised]].")
+    for name in (name for pair in content for name in pair):
+        if name not in variants:
+            raise ConfigError(f"{where}: gains names {name!r}; choose from {', '.join(variants)}.")
+    return tuple((better, worse) for better, worse in content)
+
+
+def _check_keys(where: str, content: Any, known: Sequence[str], required: Sequence[str] = ()) -> None:
+    for key in _mapping(where, content):
+        if key not in known:
+            close = get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known keys are {', '.join(known)}."
+            raise ConfigError(f"{where} has the unknown key {key!r}; {hint}")
+    for key in required:
+        if key not in content:
+            raise ConfigError(f"{where} lacks the key {key!r}; add it.")
+
+
+def _check_phase(where: str, name: Any, phases: Mapping[str, Any]) -> None:
+    if name not in phases:
+        raise ConfigError(f"{where} names the unknown phase {name!r}; phases are {', '.join(phases)}.")
+
+
+def _mapping(where: str, content: Any) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise ConfigError(f"{where} is {content!r}; write 'key: value' lines.")
+    return content
+
+
+def _names(where: str, content: Any) -> list[str]:
+    if not isinstance(content, list) or not all(isinstance(name, str) for name in content):
+        raise ConfigError(f"{where}={content!r}; give a list of names.")
+    return content
+
+
+def _count(where: str, content: Any) -> int:
+    if not isinstance(content, int) or isinstance(content, bool) or content < 1:
+        raise ConfigError(f"{where}={content!r}; give a whole number from 1 on.")
+    return content

@@ -1,0 +1,194 @@
+"""Runs -> results: scores with intervals over participants, gains between variants, cost."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cerebro.errors import DataError
+from cerebro.files import read_json, write_json
+from cerebro.metrics.challenge import competition_score
+from cerebro.study.baselines import baseline_path, baseline_runs
+from cerebro.study.scores import Predictions, Table, estimate_entry, gain_entry, pool, read_predictions
+
+SCORE_PHASES = ("challenge1", "challenge2")  # the competition score is made of the targets of these two phases
+
+
+def target_names(study: Mapping[str, Any], folder: Path) -> dict[tuple[str, str], str]:
+    """(Phase, target) -> name in the results: the target, or ``phase.target`` where two final phases predict it."""
+    targets: dict[str, set[str]] = {}
+    for chain in study["chains"]:
+        for phase, run in chain["runs"].items():
+            if phase in study["final_phases"]:
+                targets.setdefault(phase, set()).update(read_predictions(folder / run / "predictions_test.npz"))
+    every = [target for found in targets.values() for target in found]
+    if not every:
+        raise DataError(f"no final phase of the study in {folder} predicts a target; nothing can be scored.")
+    return {
+        (phase, target): target if every.count(target) == 1 else f"{phase}.{target}"
+        for phase in study["final_phases"]
+        for target in sorted(targets.get(phase, ()))
+    }
+
+
+def model_predictions(study: Mapping[str, Any], folder: Path) -> dict[str, dict[str, list[Predictions]]]:
+    """Variant -> target -> predictions per seed, folds pooled."""
+    names = target_names(study, folder)
+    parts: dict[tuple[str, str, int], list[Predictions]] = {}
+    for chain in study["chains"]:
+        for phase, run in chain["runs"].items():
+            if phase in study["final_phases"]:
+                for target, found in read_predictions(folder / run / "predictions_test.npz").items():
+                    parts.setdefault((chain["variant"], names[phase, target], chain["seed"]), []).append(found)
+    models: dict[str, dict[str, list[Predictions]]] = {name: {} for name in study["variants"]}
+    for (variant, name, _), found_parts in parts.items():
+        models[variant].setdefault(name, []).append(pool(found_parts))
+    return models
+
+
+def baseline_predictions(study: Mapping[str, Any], folder: Path) -> dict[str, dict[str, list[Predictions]]]:
+    """Baseline -> target -> predictions, folds pooled (one entry: baselines have no seed)."""
+    names = target_names(study, folder)
+    models: dict[str, dict[str, list[Predictions]]] = {}
+    for baseline in ("constant", *study["baselines"]):
+        parts: dict[str, list[Predictions]] = {}
+        for phase, run in baseline_runs(study):
+            for target, found in read_predictions(baseline_path(folder, baseline, run)).items():
+                parts.setdefault(names[phase, target], []).append(found)
+        models[baseline] = {target: [pool(found)] for target, found in parts.items()}
+    return models
+
+
+def make_results(folder: Path, n_resamples: int = 2000, seed: int = 0) -> dict[str, Any]:
+    """Read the runs of a finished study and write ``results.json`` beside them.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of ``cerebro run``.
+    n_resamples : int
+        Draws of the participant bootstrap.
+    seed : int
+        Seed of the draws.
+
+    Raises
+    ------
+    DataError
+        If the study is not finished, or variants were not tested on the same participants.
+    """
+    record = folder / "study.json"
+    if not record.is_file():
+        raise DataError(f"{folder} holds no study (no study.json); make one with `cerebro run RECIPE --out {folder}`.")
+    study = read_json(record)
+    variants, baselines = model_predictions(study, folder), baseline_predictions(study, folder)
+    table = Table({**variants, **baselines}, n_resamples, seed)
+    references = read_references(study["ground_truth"], list(table.kinds), table.bootstrap.participants)
+    pair = score_targets(target_names(study, folder))
+    results: dict[str, Any] = {
+        "name": study["name"],
+        "recipe": study["recipe"],
+        "n_resamples": n_resamples,
+        "measures": {
+            target: "nrmse" if kind == "regression" else "balanced_accuracy" for target, kind in table.kinds.items()
+        },
+        "score_targets": list(pair),
+        "references": references,
+        "variants": {
+            name: {**_model_entry(table, name, pair), **variant_cost(study, folder, name)} for name in variants
+        },
+        "baselines": {name: _model_entry(table, name, pair) for name in baselines},
+        "gains": {
+            f"{better} over {worse}": _pair_entry(table, better, worse, references, pair)
+            for better, worse in _pairs(study, list(baselines))
+        },
+        "participants": list(table.bootstrap.participants),
+        "phases": phase_entries(study, folder),
+    }
+    write_json(folder / "results.json", results)
+    return results
+
+
+def _model_entry(table: Table, name: str, pair: tuple[str, ...]) -> dict[str, Any]:
+    entry: dict[str, Any] = {target: table.target_entry(name, target) for target in table.models[name]}
+    score = table.competition(name, (pair[0], pair[1])) if pair else None
+    if score is not None:
+        entry["score"] = estimate_entry(score.mean, score.resampled, score.per_seed)
+    return entry
+
+
+def _pair_entry(
+    table: Table, better: str, worse: str, references: Mapping[str, Mapping[str, float]], pair: tuple[str, ...]
+) -> dict[str, Any]:
+    entry = {
+        target: gain_entry(
+            table.scores[better, target], table.scores[worse, target], references.get(target, {}).get("oracle", np.nan)
+        )
+        for target in table.models[better]
+        if target in table.models[worse]
+    }
+    scores = [table.competition(name, (pair[0], pair[1])) for name in (better, worse)] if pair else []
+    if len(scores) == 2 and scores[0] is not None and scores[1] is not None:
+        oracles = [references.get(target, {}).get("oracle", np.nan) for target in pair]
+        entry["score"] = gain_entry(scores[0], scores[1], competition_score(oracles[0], oracles[1]))
+    return entry
+
+
+def _pairs(study: Mapping[str, Any], baselines: Sequence[str]) -> list[tuple[str, str]]:
+    first = "full" if "full" in study["variants"] else study["variants"][0]
+    pairs = [(first, other) for other in (*study["variants"], *baselines) if other != first]
+    extra = [(better, worse) for better, worse in study["pairs"] if {better, worse} <= set(study["variants"])]
+    return list(dict.fromkeys([*pairs, *extra]))
+
+
+def score_targets(names: Mapping[tuple[str, str], str]) -> tuple[str, ...]:
+    """Targets of the phases ``challenge1`` and ``challenge2``; empty unless both predict one target each."""
+    targets = tuple(name for wanted in SCORE_PHASES for (phase, _), name in names.items() if phase == wanted)
+    phases = {phase for phase, _ in names}
+    return targets if len(targets) == 2 and set(SCORE_PHASES) <= phases else ()
+
+
+def read_references(path: str, targets: Sequence[str], participants: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Target -> ``oracle`` and ``reference`` NRMSE of a simulated cohort; {} for real data.
+
+    Where all held-out ``participants`` (``corpus:id``) belong to the cohort's hold-out release, its scores are taken.
+    """
+    if not path:
+        return {}
+    if not Path(path).is_file():
+        raise DataError(
+            f"ground truth {path} not found; correct ground_truth in the recipe or simulate the cohort again."
+        )
+    truth = read_json(Path(path))
+    holdout = truth.get("holdout", {})
+    released = {name: entry["release"] for name, entry in truth.get("participants", {}).items()}
+    releases = {released.get(key.partition(":")[2].removeprefix("sub-"), "") for key in participants}
+    scores = holdout if releases == {holdout.get("release")} else truth
+    names = {"oracle": "oracle_nrmse", "reference": "reference_nrmse"}
+    return {
+        target: {short: float(scores[key][target]) for short, key in names.items() if target in scores.get(key, {})}
+        for target in targets
+        if target in scores.get("oracle_nrmse", {})
+    }
+
+
+def variant_cost(study: Mapping[str, Any], folder: Path, variant: str) -> dict[str, Any]:
+    """Training time of a variant (all its phases and folds, shared ones counted; mean over seeds) and peak memory."""
+    seconds: dict[int, float] = {}
+    memory = 0.0
+    for chain in study["chains"]:
+        if chain["variant"] == variant:
+            for run in chain["runs"].values():
+                report = read_json(folder / run / "run.json")
+                seconds[chain["seed"]] = seconds.get(chain["seed"], 0.0) + float(report["seconds"])
+                memory = max(memory, float(report["peak_memory_mb"]))
+    return {"train_seconds": round(float(np.mean(list(seconds.values()))), 2), "peak_memory_mb": round(memory, 1)}
+
+
+def phase_entries(study: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
+    """Each run with who used it and what it cost."""
+    entries = []
+    for run in study["runs"]:
+        report = read_json(folder / run["folder"] / "run.json")
+        entries.append({**run, "seconds": report["seconds"], "peak_memory_mb": report["peak_memory_mb"]})
+    return entries

@@ -1,0 +1,80 @@
+"""Results as a table for the terminal: the constant beside every score, intervals, gains, cost."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def results_table(results: Mapping[str, Any]) -> str:
+    """Text of a study's results, lines of at most about 140 characters."""
+    targets = list(results["measures"])
+    columns = [
+        f"{target} {results['measures'][target].replace('_', ' ').replace('nrmse', 'NRMSE')}" for target in targets
+    ]
+    if results["score_targets"]:
+        columns.append("score 0.3 C1 + 0.7 C2")
+    rows = [["", *columns, "train", "peak"]]
+    rows += _reference_rows(results, targets)
+    for name, model in {**results["baselines"], **results["variants"]}.items():
+        cells = [_estimate(model.get(target, {}).get(results["measures"][target])) for target in targets]
+        if results["score_targets"]:
+            cells.append(_estimate(model.get("score")))
+        cost = (
+            [f"{model['train_seconds']:.0f} s", f"{model['peak_memory_mb']:,.0f} MB"]
+            if "train_seconds" in model
+            else []
+        )
+        rows.append([name, *cells, *cost])
+    n_people = len(results["participants"])
+    n_shared = sum(len(run["variants"]) > 1 for run in results["phases"])
+    title = (
+        f"{results['name']}: {n_people} held-out participants, 95 % intervals over participants "
+        f"({results['n_resamples']} draws); NRMSE: lower is better, 1 is a constant"
+    )
+    shared = f"{len(results['phases'])} phase runs, {n_shared} of them shared between variants"
+    return "\n".join([title, "", *_aligned(rows), "", *_gain_lines(results, targets), "", shared])
+
+
+def _reference_rows(results: Mapping[str, Any], targets: Sequence[str]) -> list[list[str]]:
+    rows = []
+    for key, label in (("oracle", "oracle (trait known)"), ("reference", "reference (planted feature)")):
+        known = [results["references"].get(target, {}).get(key) for target in targets]
+        if any(value is not None for value in known):
+            rows.append([label, *("" if value is None else f"{value:.4f}" for value in known)])
+    return rows
+
+
+def _gain_lines(results: Mapping[str, Any], targets: Sequence[str]) -> list[str]:
+    rows = []
+    for pair, entry in results["gains"].items():
+        for target in (*targets, "score"):
+            if target in entry:
+                share = entry[target].get("reachable_share")
+                of_gap = f"{_percent(share['mean'])} of the reachable gap" if share else ""
+                rows.append([f"{pair}, {target}", _percent_interval(entry[target]["gain"]), of_gap])
+    note = "gain (S_B - S_A) / S_B of A over B, paired over participants (balanced error for classes):"
+    return [note, *_aligned(rows)] if rows else []
+
+
+def _estimate(entry: Mapping[str, Any] | None) -> str:
+    if entry is None:
+        return ""
+    if entry["mean"] is None:
+        return "undefined"
+    low, high = entry["ci95"]
+    return f"{entry['mean']:.4f} [{low:.3f}, {high:.3f}]" if low is not None else f"{entry['mean']:.4f}"
+
+
+def _percent(value: float | None) -> str:
+    return "undefined" if value is None else f"{100 * value:+.1f} %"
+
+
+def _percent_interval(entry: Mapping[str, Any]) -> str:
+    low, high = entry["ci95"]
+    if entry["mean"] is None or low is None:
+        return "undefined"
+    return f"{100 * entry['mean']:+.1f} % [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows if column < len(row)) for column in range(max(map(len, rows)))]
+    return ["  ".join(cell.ljust(widths[column]) for column, cell in enumerate(row)).rstrip() for row in rows]

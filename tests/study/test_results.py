@@ -1,0 +1,123 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cerebro.errors import DataError
+from cerebro.metrics.regression import nrmse
+from cerebro.study.execute import run_plan
+from cerebro.study.plan import plan_study
+from cerebro.study.recipe import read_recipe
+from cerebro.study.results import make_results
+from cerebro.study.scores import Predictions, Table, gain_entry, read_predictions
+from cerebro.study.table import results_table
+
+
+def test_results_follow_the_fixed_schema(study_folder):
+    make_results(study_folder)
+    results = json.loads((study_folder / "results.json").read_text())
+    assert list(results["variants"]) == ["full", "no_auxiliary", "no_contrastive", "supervised"]  # sorted in the file
+    entry = results["variants"]["full"]["response_time"]["nrmse"]
+    assert set(entry) == {"mean", "ci95", "per_seed"}
+    assert entry["ci95"][0] < entry["mean"] < entry["ci95"][1]
+    full = results["variants"]["full"]
+    expected = 0.3 * full["response_time"]["nrmse"]["mean"] + 0.7 * full["p_factor"]["nrmse"]["mean"]
+    assert full["score"]["mean"] == pytest.approx(expected, abs=1e-5)
+    assert full["train_seconds"] == 5 * 12.5
+    assert results["variants"]["supervised"]["train_seconds"] == 2 * 12.5
+    assert full["peak_memory_mb"] == 512.0
+    assert results["baselines"]["constant"]["p_factor"]["nrmse"]["mean"] >= 1
+    assert results["references"]["p_factor"] == {"oracle": 0.3, "reference": 0.6}
+
+
+def test_scores_are_those_of_windows_with_a_label(study_folder):
+    results = make_results(study_folder)
+    run = next(run for run in results["phases"] if run["phase"] == "challenge2" and "full" in run["variants"])
+    with np.load(study_folder / run["folder"] / "predictions_test.npz") as file:
+        known = file["known/p_factor"]
+        expected = nrmse(file["target/p_factor"][known], file["prediction/p_factor"][known])
+    assert results["variants"]["full"]["p_factor"]["nrmse"]["mean"] == pytest.approx(expected, abs=1e-6)
+    assert results["variants"]["full"]["p_factor"]["n_windows_without_label"] == 3
+
+
+def test_gains_are_paired_and_name_the_share_of_the_reachable_gap(study_folder):
+    results = make_results(study_folder)
+    assert list(results["gains"]) == [
+        "full over no_contrastive",
+        "full over no_auxiliary",
+        "full over supervised",
+        "full over constant",
+        "full over band_power",
+        "no_contrastive over supervised",
+    ]
+    entry = results["gains"]["full over supervised"]["p_factor"]
+    full, supervised = (results["variants"][name]["p_factor"]["nrmse"]["mean"] for name in ("full", "supervised"))
+    assert entry["gain"]["mean"] == pytest.approx((supervised - full) / supervised, abs=1e-5)
+    assert entry["reachable_share"]["mean"] == pytest.approx((supervised - full) / (supervised - 0.3), abs=1e-5)
+    assert entry["gain"]["ci95"][0] > 0
+    same = results["gains"]["full over no_auxiliary"]["p_factor"]["gain"]
+    assert same["ci95"] == [0, 0]  # the same predictions: paired draws leave no difference
+
+
+def test_the_table_has_the_constant_beside_every_score(study_folder):
+    table = results_table(make_results(study_folder))
+    for word in ("constant", "band_power", "oracle", "full over no_contrastive", "24 held-out", "13 phase runs, 2"):
+        assert word in table
+    assert "nan" not in table.lower()
+
+
+def test_two_thousand_resamples_of_a_study_are_seeded(study_folder):
+    first, second = make_results(study_folder, seed=1), make_results(study_folder, seed=1)
+    assert first == second
+    assert make_results(study_folder, seed=2) != first
+
+
+def test_an_unfinished_study_is_refused(study_folder):
+    next(study_folder.glob("phases/challenge1*/predictions_test.npz")).unlink()
+    with pytest.raises(DataError, match="run the recipe again"):
+        make_results(study_folder)
+    with pytest.raises(DataError, match="holds no study"):
+        make_results(Path("nowhere"))
+
+
+def windows(people, shift=0.0, n_seeds=1):
+    made = []
+    for seed in range(n_seeds):
+        y = np.arange(len(people) * 2, dtype=float)
+        made.append(Predictions([name for name in people for _ in range(2)], y, y + shift + seed, 0))
+    return made
+
+
+def test_variants_tested_on_different_people_are_refused():
+    models = {"a": {"x": windows(["p", "q"])}, "b": {"x": windows(["p", "r"])}}
+    with pytest.raises(DataError, match=r"different participants for x \(2 differ\)"):
+        Table(models, n_resamples=10, seed=0)
+
+
+def test_seeds_are_paired_and_a_baseline_without_seeds_stands_against_each():
+    table = Table({"a": {"x": windows("pqrs", 1.0, 3)}, "b": {"x": windows("pqrs", 2.0)}}, n_resamples=50, seed=0)
+    a, b = table.scores["a", "x"], table.scores["b", "x"]
+    assert len(a.per_seed) == 3
+    assert a.mean == pytest.approx(np.mean(a.per_seed))
+    assert len(gain_entry(a, b, oracle=float("nan"))["gain"]["per_seed"]) == 3
+    assert "reachable_share" not in gain_entry(a, b, oracle=float("nan"))
+
+
+def test_classification_scores_balanced_accuracy_and_pools_folds(write_recipe, fake_cerebro, monkeypatch):
+    recipe = read_recipe(write_recipe(ablations={"supervised": {"only": ["challenge1"]}}, folds=2, gains=None))
+    out = Path("runs/folds")
+    assert run_plan(plan_study(recipe, out), fake_cerebro(is_classification=True), say=lambda line: None) == 0
+    monkeypatch.setattr("cerebro.study.results.baseline_predictions", lambda study, folder: {})
+    results = make_results(out)
+    entry = results["variants"]["full"]["response_time"]
+    assert results["measures"]["response_time"] == "balanced_accuracy"
+    assert entry["n_windows"] == 2 * 237
+    assert 0.5 < entry["balanced_accuracy"]["mean"] <= 1
+    assert "balanced accuracy" in results_table(results)
+
+
+def test_predictions_are_read_without_windows_that_lack_a_label(study_folder):
+    path = next(study_folder.glob("phases/challenge1*/predictions_test.npz"))
+    found = read_predictions(path)["response_time"]
+    assert (len(found.target), found.n_unknown, found.kind) == (237, 3, "regression")
