@@ -73,8 +73,8 @@ class HBN(Reader):
         Releases to use, such as ``R1``; empty uses all that are there.
     use_caution : bool
         Whether recordings that the authors marked ``caution`` are used. Of the 87 such recordings in the four releases
-        at hand, 64 are long rests with all their events, 11 were resampled from 250 Hz and 12 lack events, which other
-        rules meet; so they are used, and counted, by default.
+        at hand 65 are rests, mostly long ones; 64 have all their events, 11 more were resampled from 250 Hz, and 12
+        lack events, which other rules meet. So they are used by default, and counted.
     min_duration_s : float
         Shorter recordings are skipped; 4 s is the shortest that the challenge's start kit uses.
 
@@ -258,7 +258,7 @@ class _Release:
         channels = file.folder / f"{file.stem}_channels.tsv"
         count = _number(sidecar, "EEGChannelCount")
         if channels.exists():
-            verdict = _judge_channels(channels.read_text(encoding="utf-8-sig"), channels)
+            verdict = _judge_channels(_read_text(channels))
             if verdict.has_missing_types:
                 self._find("channel-types-missing", "repaired", key, "channels are told by their names")
             if verdict.has_missing_units:
@@ -324,10 +324,10 @@ class _Channels:
 
 
 @lru_cache(maxsize=64)  # nearly all recordings have the same table
-def _judge_channels(text: str, path: Path) -> _Channels:
-    table = parse_table(text, "\t", path)
+def _judge_channels(text: str) -> _Channels:
+    table = parse_table(text, "\t", Path("channels.tsv"))
     if "name" not in table.columns:
-        raise DataError(f"{path} has no column name (found {', '.join(table.columns)}).")
+        raise DataError(f"channels.tsv has no column name (found {', '.join(table.columns)}).")
     names = canonical_names(table.column("name"), hbn_129())
     types = table.column("type") if "type" in table.columns else ["n/a"]
     units = table.column("units") if "units" in table.columns else ["n/a"]
@@ -375,6 +375,13 @@ def _too_few_channels(key: str, n_electrodes: int) -> Finding | None:
         detail = f"{n_electrodes} of {n_montage} electrodes, fewer than half"
         return Finding("six-channel-recording", "skipped", key, detail)
     return None
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as text ({error}); replace it by a whole copy.") from None
 
 
 def _read_json(path: Path) -> dict[str, object]:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from cerebro.data.readers.base import Finding, Recording
 from cerebro.errors import DataError
@@ -13,8 +12,6 @@ from cerebro.montage import Montage, canonical_names
 
 MICROVOLTS_PER_VOLT = 1e6
 BLOCK_S = 60.0  # seconds in float64 at a time, so that a long recording never stands in memory twice
-# A scalp signal lies well inside these; outside, volts were taken for microvolts or the other way round.
-PLAUSIBLE_SD_UV = (0.01, 100_000.0)
 _EDF_SAMPLE_BYTES = {".edf": 2, ".bdf": 3}
 
 
@@ -39,7 +36,7 @@ def read_signal(path: Path, montage: Montage, reference: str, key: str) -> Recor
     ------
     DataError
         In one line: no file, no recording, header and size disagree, no known channel, two labels of one electrode,
-        NaN or infinite samples, a signal that is constant or cannot be microvolts.
+        NaN or infinite samples. Constant channels and wrong units are met in preprocessing, for every reader alike.
     """
     if not path.exists():
         raise DataError(f"signal file {path} does not exist; fetch it or take it out of the data set.")
@@ -135,29 +132,13 @@ def _check_samples(recording: Recording, path: Path) -> None:
     eeg = recording.eeg
     if eeg.shape[1] == 0:
         raise DataError(f"{path} holds no sample; take it out of the data set.")
-    spread = _spread(eeg)  # (C,) NaN where a channel holds a value that is not finite
-    broken = [name for name, value in zip(recording.channels, spread, strict=True) if not np.isfinite(value)]
+    sums = eeg.sum(axis=1, dtype=np.float64)  # (C,)
+    broken = [name for name, value in zip(recording.channels, sums, strict=True) if not np.isfinite(value)]
     if broken:
         raise DataError(
             f"{path} holds NaN or infinite samples in channel {', '.join(broken[:5])}"
             f"{f' and {len(broken) - 5} more' if len(broken) > 5 else ''}; mend the file or take it out."
         )
-    alive = spread[spread > 0]
-    if eeg.shape[1] > 1 and not alive.size:
-        raise DataError(f"{path} has no signal: every channel is constant; take it out of the data set.")
-    if alive.size:
-        typical = float(np.median(alive))
-        low, high = PLAUSIBLE_SD_UV
-        if not low <= typical <= high:
-            raise DataError(
-                f"{path} cannot be microvolts: its channels vary by {typical:.3g} microvolts (expected {low:g} to "
-                f"{high:g}); check the unit in the file's header."
-            )
-
-
-def _spread(eeg: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Standard deviation of each channel (C,), one channel at a time to save memory."""
-    return np.array([np.std(channel, dtype=np.float64) for channel in eeg])
 
 
 def _first_line(message: object) -> str:

@@ -1,0 +1,16 @@
+"""Real metadata of HBN-EEG, unpacked once."""
+
+import tarfile
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def hbn_metadata(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the four releases R1, R2, R3, R5 without signals; tests may add signals of their own."""
+    folder = tmp_path_factory.mktemp("hbn")
+    for archive in sorted((shared_data / "hbn_metadata").glob("*_metadata.tar.xz")):
+        with tarfile.open(archive) as tar:
+            tar.extractall(folder, filter="data")
+    return folder

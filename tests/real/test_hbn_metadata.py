@@ -1,0 +1,250 @@
+"""The real metadata tree: what is used, repaired and skipped, and signals simulated onto 20 of its recordings."""
+
+import json
+import tarfile
+import zlib
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cerebro.data.arrays import write_store
+from cerebro.data.preprocess import Preprocessing, preprocess
+from cerebro.data.readers import HBN
+from cerebro.data.sources import FilmWindows, RandomCrops, SlidingWindows, StimulusWindows
+from cerebro.simulate.writers import write_set
+
+PARTICIPANTS = {"R1": 136, "R2": 150, "R3": 184, "R5": 330}
+WITHOUT_FACTORS = {"R1": 4, "R2": 3, "R3": 4, "R5": 7}
+USED = {
+    "R1": {
+        "RestingState": 136,
+        "DespicableMe": 130,
+        "DiaryOfAWimpyKid": 127,
+        "FunwithFractals": 131,
+        "ThePresent": 124,
+        "contrastChangeDetection": 293,
+        "surroundSupp": 207,
+        "seqLearning6target": 40,
+        "seqLearning8target": 78,
+        "symbolSearch": 76,
+    },
+    "R2": {
+        "RestingState": 150,
+        "DespicableMe": 134,
+        "DiaryOfAWimpyKid": 132,
+        "FunwithFractals": 132,
+        "ThePresent": 125,
+        "contrastChangeDetection": 301,
+        "surroundSupp": 220,
+        "seqLearning6target": 51,
+        "seqLearning8target": 75,
+        "symbolSearch": 84,
+    },
+    "R3": {
+        "RestingState": 184,
+        "DespicableMe": 174,
+        "DiaryOfAWimpyKid": 170,
+        "FunwithFractals": 173,
+        "ThePresent": 167,
+        "contrastChangeDetection": 388,
+        "surroundSupp": 291,
+        "seqLearning6target": 64,
+        "seqLearning8target": 96,
+        "symbolSearch": 105,
+    },
+    "R5": {
+        "RestingState": 329,
+        "DespicableMe": 300,
+        "DiaryOfAWimpyKid": 300,
+        "FunwithFractals": 296,
+        "ThePresent": 296,
+        "contrastChangeDetection": 745,
+        "surroundSupp": 549,
+        "seqLearning6target": 98,
+        "seqLearning8target": 210,
+        "symbolSearch": 201,
+    },
+}
+FOUND = {
+    "R1": {
+        "skipped:task-unavailable": 371,
+        "skipped:recording-absent": 55,
+        "repaired:event-without-name": 3,
+        "repaired:film-length": 4,
+        "repaired:resting-runs-on": 14,
+    },
+    "R2": {
+        "skipped:task-unavailable": 478,
+        "skipped:recording-absent": 67,
+        "skipped:too-short": 1,
+        "repaired:task-caution": 26,
+        "repaired:event-without-name": 4,
+        "repaired:film-length": 1,
+        "repaired:film-several-starts": 1,
+        "repaired:film-without-stop": 1,
+        "repaired:resting-runs-on": 13,
+        "repaired:resting-without-cues": 2,
+    },
+    "R3": {
+        "skipped:task-unavailable": 431,
+        "skipped:recording-absent": 149,
+        "repaired:channel-count-missing": 1547,
+        "repaired:task-caution": 54,
+        "repaired:event-without-name": 6,
+        "repaired:film-several-starts": 2,
+        "repaired:film-without-stop": 2,
+        "repaired:resting-runs-on": 15,
+        "repaired:resting-without-cues": 1,
+    },
+    "R5": {
+        "skipped:task-unavailable": 792,
+        "skipped:recording-absent": 172,
+        "skipped:too-short": 2,
+        "repaired:task-caution": 7,
+        "repaired:event-without-name": 8,
+        "repaired:film-length": 2,
+        "repaired:film-several-starts": 2,
+        "repaired:film-without-stop": 3,
+        "repaired:resting-runs-on": 10,
+        "repaired:resting-without-cues": 1,
+    },
+}
+
+
+def counted(scan):
+    return Counter(f"{finding.severity}:{finding.rule}" for finding in scan.findings)
+
+
+def test_release_1_is_used_repaired_and_skipped_by_rule(shared_data, tmp_path):
+    with tarfile.open(shared_data / "hbn_metadata" / "ds005505_metadata.tar.xz") as tar:
+        tar.extractall(tmp_path, filter="data")
+    scan = HBN(tmp_path).scan(require_signals=False)
+    assert Counter(entry.task for entry in scan.entries) == USED["R1"]
+    assert counted(scan) == FOUND["R1"]
+    assert len(scan.participants) == PARTICIPANTS["R1"]
+    missing = HBN(tmp_path).scan()
+    assert missing.entries == []
+    assert counted(missing)["skipped:signal-missing"] == 1342
+
+
+@pytest.mark.slow
+def test_four_releases_are_used_repaired_and_skipped_by_rule(hbn_metadata):
+    scan = HBN(hbn_metadata).scan(require_signals=False)
+    assert scan.participants["release_number"].value_counts().to_dict() == PARTICIPANTS
+    without = scan.participants[scan.participants[["p_factor", "externalizing"]].isna().any(axis=1)]
+    assert without["release_number"].value_counts().to_dict() == WITHOUT_FACTORS
+    assert scan.participants["sex"].value_counts().to_dict() == {0.0: 528, 1.0: 272}
+    for release in PARTICIPANTS:
+        assert Counter(e.task for e in scan.entries if e.release == release) == USED[release], release
+        own = [f for f in scan.findings if f.where.startswith(f"{release}/")]
+        assert Counter(f"{f.severity}:{f.rule}" for f in own) == FOUND[release], release
+    assert sum(counted(scan).values()) == sum(sum(found.values()) for found in FOUND.values())
+
+
+@pytest.mark.slow
+def test_response_times_of_four_releases_are_those_of_the_field(hbn_metadata):
+    scan = HBN(hbn_metadata, tasks=("contrastChangeDetection",)).scan(require_signals=False)
+    times, n_targets = [], 0
+    for entry in scan.entries:
+        names = ("left_target", "right_target", "left_buttonPress", "right_buttonPress", "contrastTrial_start")
+        events = [event for event in entry.events if event.name in names]
+        for event, after in zip(events, [*events[1:], None], strict=True):
+            if event.name.endswith("target"):
+                n_targets += 1
+                if after is not None and after.name.endswith("buttonPress"):
+                    times.append(after.onset_s - event.onset_s)
+    assert (n_targets, len(times)) == (46_756, 39_632)
+    np.testing.assert_allclose(np.percentile(times, [5, 50, 95]), [0.932, 1.600, 2.210], atol=1e-3)
+
+
+def chosen(scan):
+    """Five tasks from each release, each from another person: 20 entries."""
+    tasks = ("DespicableMe", "ThePresent", "DiaryOfAWimpyKid", "RestingState", "contrastChangeDetection")
+    taken: dict[tuple[str, str], str] = {}
+    for entry in scan.entries:
+        if entry.task in tasks and entry.participant not in {key.split("/")[1] for key in taken.values()}:
+            taken.setdefault((entry.release, entry.task), entry.key)
+    return [entry for entry in scan.entries if entry.key in taken.values()]
+
+
+def simulated(entry, duration_s, sfreq, channels):
+    """20-microvolt noise; films share a waveform from their start, targets are followed by a burst in E75."""
+    n_times = round(duration_s * sfreq)
+    eeg = 20 * np.random.default_rng(zlib.crc32(entry.key.encode())).standard_normal((129, n_times), dtype=np.float32)
+    occipital = channels.index("E75")
+    for event in entry.events:
+        start = round(event.onset_s * sfreq)
+        if event.name == "video_start":
+            seconds = np.arange(n_times - start) / sfreq
+            eeg[occipital, start:] += 100 * np.sin(2 * np.pi * (4 * seconds + 0.02 * seconds**2)).astype(np.float32)
+        elif event.name.endswith("_target"):
+            burst = slice(round((event.onset_s + 0.5) * sfreq), round((event.onset_s + 2.5) * sfreq))
+            seconds = np.arange(burst.stop - burst.start)[: max(0, n_times - burst.start)] / sfreq
+            eeg[occipital, burst] += 200 * np.sin(2 * np.pi * 10 * seconds).astype(np.float32)
+    return eeg
+
+
+@pytest.mark.slow
+def test_signals_simulated_onto_20_real_recordings_become_windows_at_the_real_events(hbn_metadata, tmp_path):
+    reader = HBN(hbn_metadata)
+    channels = reader.montage().channels
+    entries = chosen(reader.scan(require_signals=False))
+    assert len(entries) == len({entry.participant for entry in entries}) == 20
+    for number, entry in enumerate(entries):
+        sidecar = json.loads(entry.path.with_suffix(".json").read_text())
+        sfreq = 500.0 if number == 0 else 100.0
+        write_set(entry.path, simulated(entry, sidecar["RecordingDuration"], sfreq, channels), channels, sfreq)
+
+    scan = reader.scan()
+    assert [entry.key for entry in scan.entries] == [entry.key for entry in entries]
+    assert counted(scan)["skipped:signal-missing"] == 7885 - 20
+    plan = Preprocessing()
+    ready = {}
+    for entry in scan.entries:
+        recording = reader.load(entry)
+        assert recording.findings == []
+        ready[entry.key] = preprocess(recording, plan).eeg
+    store = write_store(
+        tmp_path / "store",
+        ready,
+        reader.montage(),
+        plan.sfreq,
+        tasks={entry.key: entry.task for entry in scan.entries},
+        people={entry.key: entry.participant for entry in scan.entries},
+        participants=scan.participants,
+        events={entry.key: entry.events for entry in scan.entries},
+        corpus=reader.corpus,
+        releases={entry.key: entry.release for entry in scan.entries},
+        runs={entry.key: entry.run for entry in scan.entries},
+    )
+    occipital = channels.index("E75")
+
+    def windows(table):
+        return np.stack(
+            [
+                store.samples(int(recording))[start : start + table.n_times, occipital] * store.lsb_uV
+                for recording, start in zip(table.recording, table.start, strict=True)
+            ]
+        )
+
+    stimulus, _ = StimulusWindows().table(store)
+    power = windows(stimulus).std(axis=1)
+    assert len(stimulus) > 60
+    assert power.min() > 100  # a burst of 200 microvolts from +0.5 s to +2.5 s
+    known = stimulus.targets["response_time"]
+    assert ((known > 0) & (known < 2.6)).all()
+
+    films, _ = FilmWindows().table(store)
+    rows = windows(films)
+    place = pd.Series(range(len(films))).groupby(np.asarray(films.pair)).agg(list)
+    couples = [rows_of[:2] for rows_of in place if len(rows_of) > 1]
+    assert len(couples) > 200
+    same = [np.corrcoef(rows[a], rows[b])[0, 1] for a, b in couples]
+    other = [np.corrcoef(rows[a], rows[couples[i - 7][1]])[0, 1] for i, (a, _) in enumerate(couples)]
+    assert np.median(same) > 0.7
+    assert abs(np.median(other)) < 0.3
+
+    assert len(SlidingWindows().table(store)[0]) > 1500
+    assert len(RandomCrops().table(store)[0]) > 1500
