@@ -173,9 +173,9 @@ class EEGData(LightningDataModule):
 
     def val_dataloader(self) -> BatchLoader:
         """Validation batches in a fixed order, with the random numbers of epoch 0; none if ``val_ratio`` is 0."""
-        if not self.split.val_ratio:
-            return self._loader(self._fixed(np.empty(0, np.int64)), is_training=False)
-        rows = self._some_rows("val")
+        rows = self._some_rows("val") if self.split.val_ratio else self.rows("val")
+        if not len(rows):
+            return self._loader(self._fixed(rows), is_training=False)
         if self.order == "pairs":
             n_most = max(1, self.max_eval_windows // self.batch_size) if self.max_eval_windows else 0
             return self._loader(self._pairs(rows, n_most), is_training=False)
