@@ -1,8 +1,23 @@
-"""Corpora, the recording store, windows, splits by participant, batches."""
+"""Corpora, the recording store, windows, splits by participant, batches.
 
-from cerebro.data.module import EEGData
-from cerebro.data.sources import FilmWindows, RandomCrops, SlidingWindows, StimulusWindows, TaskWindows, WindowSource
-from cerebro.data.splits import ParticipantSplit
+Names are imported when they are first asked for: the children that read signals need neither torch nor Lightning, whose
+import takes longer than reading a recording.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cerebro.data.module import EEGData
+    from cerebro.data.sources import (
+        FilmWindows,
+        RandomCrops,
+        SlidingWindows,
+        StimulusWindows,
+        TaskWindows,
+        WindowSource,
+    )
+    from cerebro.data.splits import ParticipantSplit
 
 __all__ = [
     "EEGData",
@@ -14,3 +29,10 @@ __all__ = [
     "TaskWindows",
     "WindowSource",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = {"EEGData": "module", "ParticipantSplit": "splits"}.get(name, "sources")
+    return getattr(importlib.import_module(f"{__name__}.{home}"), name)

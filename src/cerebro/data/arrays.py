@@ -6,14 +6,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from jaxtyping import Float32
 from numpy import ndarray
 
+from cerebro.data.preprocess import quantise
 from cerebro.data.readers.base import Event
-from cerebro.data.seal import FINDING_COLUMNS, make_tables, seal
-from cerebro.data.shards import STAGING, Piece, StoredRecording, quantise, write_counts
-from cerebro.data.store import Store, crc32c
+from cerebro.data.seal import make_tables, seal
+from cerebro.data.shards import STAGING, Piece, StoredRecording, write_counts
+from cerebro.data.store import FINDING_COLUMNS, Store, crc32c
 from cerebro.errors import DataError
 from cerebro.files import lock_folder
 from cerebro.montage import Montage
@@ -47,7 +49,7 @@ def write_store(
     path : Path
         New folder.
     eeg : mapping of str to float32 array (C, T)
-        Microvolts at ``sfreq``; quantised as they are, without a filter.
+        Microvolts at ``sfreq``; quantised without a filter, after each channel's mean was removed.
     montage : Montage
         Electrodes; all recordings have all of them unless ``channels`` names fewer.
     sfreq : float
@@ -71,7 +73,10 @@ def write_store(
     with lock_folder(path, "write_store"):
         rows = []
         for key in sorted(eeg):
-            counts, offsets, clipped = quantise(eeg[key], lsb_uV)
+            offsets = eeg[key].mean(axis=1, dtype=np.float64).astype(np.float32)
+            if not np.isfinite(offsets).all():
+                raise DataError(f"recording {key} holds samples that are NaN or infinite; leave it out or mend it.")
+            counts, clipped = quantise(eeg[key] - offsets[:, None], lsb_uV)
             name = hashlib.sha256(key.encode()).hexdigest()
             file = path / STAGING / f"{name}.i16"
             write_counts(file, counts)

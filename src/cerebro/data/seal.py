@@ -26,8 +26,6 @@ from cerebro.files import sha256_file, sync_folder, write_json
 from cerebro.montage import Montage
 from cerebro.progress import progress_bar
 
-FINDING_COLUMNS = ("stage", "piece", "rule", "severity", "where", "detail")
-
 
 @dataclass(frozen=True)
 class Tables:

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import google_crc32c
 import numpy as np
-from jaxtyping import Float32, Int16
+from jaxtyping import Int16
 from numpy import ndarray
 
 from cerebro.data.readers.base import Event
@@ -89,43 +89,6 @@ class StoredRecording:
     piece_key: str = ""
     events: tuple[Event, ...] = ()
     labels: Mapping[str, float] = field(default_factory=dict)
-
-
-def quantise(eeg: Float32[ndarray, "C T"], lsb_uV: float) -> tuple[Int16[ndarray, "T C"], Float32[ndarray, " C"], int]:
-    """Turn microvolts into time-major counts.
-
-    Parameters
-    ----------
-    eeg : float32 array (C, T)
-        Microvolts.
-    lsb_uV : float
-        Microvolts per count; 0.05 gives +-1.6 mV.
-
-    Returns
-    -------
-    counts : int16 array (T, C)
-    offsets_uV : float32 array (C,)
-        Mean of each channel, which was subtracted.
-    clipped : int
-        Samples beyond the range, held at its end.
-
-    Raises
-    ------
-    DataError
-        If there is no sample or one that is not finite.
-    """
-    if eeg.size == 0:
-        raise DataError(f"the preprocessed signal is empty (shape {eeg.shape}); the recording is too short.")
-    finite = np.isfinite(eeg)
-    if not finite.all():
-        bad = np.flatnonzero(~finite.all(axis=1))
-        raise DataError(f"{np.sum(~finite):,} samples of {len(bad)} channels (first: number {bad[0]}) are not finite.")
-    offsets = eeg.mean(axis=1, dtype=np.float64).astype(np.float32)
-    scaled = np.rint((eeg - offsets[:, None]) / np.float32(lsb_uV))
-    limits = np.iinfo(np.int16)
-    clipped = int(np.count_nonzero((scaled < limits.min) | (scaled > limits.max)))
-    counts = np.clip(scaled, limits.min, limits.max).T.astype("<i2", order="C")
-    return counts, offsets, clipped
 
 
 def write_sized(path: Path, n_bytes: int, write: Callable[[BinaryIO], None]) -> None:

@@ -20,20 +20,22 @@ index: any length, stride or crop without a rebuild. `cerebro.data.seal` writes 
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import google_crc32c
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from jaxtyping import Int16
 from numpy import ndarray
 
 from cerebro.errors import DataError
 from cerebro.files import read_json, sha256_file
 from cerebro.montage import Montage
+
+if TYPE_CHECKING:
+    import torch
 
 FORMAT_VERSION = 1
 ALIGNMENT = 4096  # bytes
@@ -65,6 +67,8 @@ TABLES = (
     "findings.parquet",
     "build_report.json",
 )
+# piece is empty for what a scan found; recording too where a finding speaks of no recording that was opened
+FINDING_COLUMNS = ("recording", "piece", "rule", "severity", "where", "detail")
 
 
 class Store:
@@ -156,8 +160,10 @@ class Store:
         row = self.index[recording]
         return self._offsets[row["offset_row"] : row["offset_row"] + row["n_channels"]]
 
-    def shard(self, number: int) -> Int16[torch.Tensor, " L"]:
-        """Flat int16 tensor over the memory map of a shard; call `touch` before reading a range."""
+    def shard(self, number: int) -> "torch.Tensor":
+        """Flat int16 tensor (L,) over the memory map of a shard; call `touch` before reading a range."""
+        import torch  # here, because the children that read signals never need it and would wait seconds for it
+
         return torch.from_numpy(np.asarray(self._maps[number]))
 
     def touch(self, recording: npt.NDArray[np.integer], start: npt.NDArray[np.integer], n_times: int) -> None:

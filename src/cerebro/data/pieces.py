@@ -1,0 +1,261 @@
+"""One recording on its way into a store: load, preprocess, quantise, and stage under the name of its content.
+
+The name of a staged piece is a hash of the source's bytes, the preprocessing plan, the reader's settings and the code
+that did the work; a piece that fits no more is never found again. The record that names a piece is written after it.
+"""
+
+import ast
+import hashlib
+import inspect
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import cerebro.data.preprocess
+import cerebro.data.readers
+import cerebro.dsp
+import cerebro.montage
+from cerebro.data.preprocess import Preprocessing, preprocess, quantise
+from cerebro.data.readers.base import Entry, Finding, Reader, Skip
+from cerebro.data.shards import Piece, StoredRecording, write_counts
+from cerebro.data.store import FINDING_COLUMNS, Store, crc32c
+from cerebro.errors import DataError
+from cerebro.files import read_json, sha256_file, write_json
+
+DATA_SUFFIXES = (".fdt", ".eeg")  # hold the samples that a .set or .vhdr speaks of
+SIDECAR_SUFFIXES = (".json", ".vmrk")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the samples of a piece depend on, besides their source."""
+
+    reader: Reader
+    plan: Preprocessing
+    lsb_uV: float
+    code: str  # `code_version` of the reader
+
+    def piece_key(self, key: str, source_sha256: str, sidecars_sha256: str) -> str:
+        """Content address of a recording's piece."""
+        reader = type(self.reader)
+        content = [
+            [key, source_sha256, sidecars_sha256],
+            [f"{reader.__module__}.{reader.__qualname__}", reader_settings(self.reader)],
+            [asdict(self.plan), self.lsb_uV, self.code],
+        ]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class PieceRecord:
+    """What is known of a piece, or of a recording that a rule left out after a look at its signal (``n_times`` 0)."""
+
+    recording: str  # key of the entry
+    piece_key: str
+    source_sha256: str
+    channels: tuple[str, ...]
+    reference: str
+    offsets_uV: tuple[float, ...]
+    clipped: int
+    n_times: int
+    checksum: int
+    findings: tuple[Finding, ...]
+
+    def stored(self, entry: Entry, path: Path, byte_offset: int) -> StoredRecording:
+        """Row of a store whose samples lie at ``byte_offset`` in ``path``."""
+        return StoredRecording(
+            key=entry.key,
+            participant=entry.participant,
+            task=entry.task,
+            channels=self.channels,
+            piece=Piece(path, byte_offset, self.n_times, len(self.channels), self.checksum),
+            offsets_uV=self.offsets_uV,
+            run=entry.run,
+            session=entry.session,
+            release=entry.release,
+            reference=self.reference,
+            clipped=self.clipped,
+            source_sha256=self.source_sha256,
+            piece_key=self.piece_key,
+            events=entry.events,
+            labels=entry.labels,
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one recording: a new record, the key of one that was there (``known``), or a failure."""
+
+    recording: str
+    known: str = ""
+    record: PieceRecord | None = None
+    failure: Finding | None = None
+
+
+def make_piece(recipe: Recipe, entry: Entry, available: tuple[str, ...], staging: Path) -> Outcome:
+    """Turn one recording into a staged piece, unless its piece is among ``available``.
+
+    A recording that cannot be read is an outcome; a full disk is an error.
+    """
+    try:
+        source, sidecars = source_hashes(entry.path)
+        piece_key = recipe.piece_key(entry.key, source, sidecars)
+        if piece_key in available:
+            return Outcome(entry.key, known=piece_key)
+        _check_events(entry)
+        recording = recipe.reader.load(entry)
+        done = preprocess(recording, recipe.plan)
+        counts, clipped = quantise(done.eeg, recipe.lsb_uV)
+    except Skip as skip:
+        record = PieceRecord(entry.key, piece_key, source, (), "", (), 0, 0, 0, (skip.finding,))
+        write_record(staging, record)
+        return Outcome(entry.key, record=record)
+    except DataError as error:
+        return Outcome(entry.key, failure=Finding("unusable-recording", "failed", entry.key, _line(error)))
+    except Exception as error:  # one damaged file must not end a build of days; the report names it
+        detail = f"{type(error).__name__}: {_line(error)}"
+        return Outcome(entry.key, failure=Finding("reader-error", "failed", entry.key, detail))
+    record = PieceRecord(
+        recording=entry.key,
+        piece_key=piece_key,
+        source_sha256=source,
+        channels=tuple(recording.channels),
+        reference=recording.reference,
+        offsets_uV=tuple(map(float, done.offset)),
+        clipped=clipped,
+        n_times=len(counts),
+        checksum=crc32c(counts),
+        findings=(*recording.findings, *done.findings(entry.key)),
+    )
+    write_counts(staging / f"{piece_key}.i16", counts)
+    write_record(staging, record)
+    return Outcome(entry.key, record=record)
+
+
+def write_record(staging: Path, record: PieceRecord) -> None:
+    """Write the JSON that makes a piece count; always after the piece itself."""
+    write_json(staging / f"{record.piece_key}.json", asdict(record))
+
+
+def staged_records(staging: Path, packed: dict[str, tuple[Path, int]]) -> Iterator[tuple[PieceRecord, Path, int]]:
+    """Records of earlier runs whose samples are whole, with file and byte offset; damaged ones are removed.
+
+    Parameters
+    ----------
+    staging : Path
+        Folder of pieces and records.
+    packed : dict
+        Pieces that an interrupted seal has moved into a shard.
+    """
+    for path in sorted(staging.glob("*.json")):
+        try:
+            content = read_json(path)
+            content["findings"] = tuple(Finding(**finding) for finding in content["findings"])
+            for name in ("channels", "offsets_uV"):
+                content[name] = tuple(content[name])
+            record = PieceRecord(**content)
+        except (DataError, TypeError, KeyError):
+            path.unlink()
+            continue
+        file, byte_offset = packed.get(record.piece_key, (path.with_suffix(".i16"), 0))
+        if record.piece_key == path.stem and (record.n_times == 0 or _is_whole(record, file, byte_offset)):
+            yield record, file, byte_offset
+        else:
+            path.unlink()
+            path.with_suffix(".i16").unlink(missing_ok=True)
+
+
+def sealed_records(store: Store) -> Iterator[tuple[PieceRecord, Path, int]]:
+    """Records of a sealed store, so that what has not changed is copied and not read from its source again."""
+    findings: dict[str, tuple[Finding, ...]] = {}
+    recording_of: dict[str, str] = {}
+    for recording, piece, *finding in store.findings[list(FINDING_COLUMNS)].itertuples(index=False):
+        if piece:
+            findings[piece] = (*findings.get(piece, ()), Finding(*finding))
+            recording_of[piece] = recording
+    shards = [store.path / shard["name"] for shard in store.manifest["shards"]]
+    rows = store.recordings
+    for number, row in enumerate(store.index):
+        piece_key = str(rows["piece"].iloc[number])
+        record = PieceRecord(
+            recording=str(rows["key"].iloc[number]),
+            piece_key=piece_key,
+            source_sha256=str(rows["source_sha256"].iloc[number]),
+            channels=store.montages[row["montage"]].channels,
+            reference=str(rows["reference"].iloc[number]),
+            offsets_uV=tuple(map(float, store.offsets_uV(number))),
+            clipped=int(rows["clipped"].iloc[number]),
+            n_times=int(row["n_times"]),
+            checksum=int(row["checksum"]),
+            findings=findings.pop(piece_key, ()),
+        )
+        yield record, shards[row["shard"]], int(row["offset"]) * 2
+    for piece_key, left_out in findings.items():  # pieces without samples
+        yield PieceRecord(recording_of[piece_key], piece_key, "", (), "", (), 0, 0, 0, left_out), store.path, 0
+
+
+def source_hashes(path: Path) -> tuple[str, str]:
+    """SHA-256 of a recording's samples (of the signal file itself where it stands alone) and of its sidecars."""
+    parts = [sha256_file(path)] + [sha256_file(other) for other in _beside(path, DATA_SUFFIXES)]
+    source = parts[0] if len(parts) == 1 else hashlib.sha256("".join(parts).encode()).hexdigest()
+    sidecars = [*_beside(path, SIDECAR_SUFFIXES), path.with_name(path.name.rsplit("_", 1)[0] + "_channels.tsv")]
+    digests = [sha256_file(sidecar) for sidecar in sidecars if sidecar.is_file()]
+    return source, hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def code_version(reader: Reader) -> str:
+    """Hash of the code that turns a file into counts, its comments and docstrings left out."""
+    files = {Path(cerebro.data.preprocess.__file__), Path(cerebro.montage.__file__)}
+    for package in (cerebro.dsp, cerebro.data.readers):
+        files |= set(Path(str(package.__file__)).parent.glob("*.py"))
+    own = inspect.getsourcefile(type(reader))
+    if own is not None and Path(own).exists():
+        files.add(Path(own))
+    digests = sorted(hashlib.sha256(_code_of(file).encode()).hexdigest() for file in files)
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def reader_settings(reader: Reader) -> dict[str, Any]:
+    """Attributes of a reader but its paths: a tree may move, and the bytes below it are hashed anyway."""
+    settings = {name: value for name, value in vars(reader).items() if not isinstance(value, Path)}
+    return {name: repr(value) for name, value in sorted(settings.items())}
+
+
+def _code_of(file: Path) -> str:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if (
+            isinstance(body, list)
+            and body
+            and isinstance(body[0], ast.Expr)
+            and isinstance(body[0].value, ast.Constant)
+        ):
+            del body[0]
+    return ast.dump(tree)
+
+
+def _beside(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    others = [path.with_suffix(suffix) for suffix in suffixes if suffix != path.suffix]
+    return [other for other in others if other.is_file()]
+
+
+def _is_whole(record: PieceRecord, file: Path, byte_offset: int) -> bool:
+    n_values = record.n_times * len(record.channels)
+    if not file.is_file() or file.stat().st_size < byte_offset + n_values * 2:
+        return False
+    return crc32c(np.fromfile(file, dtype="<i2", count=n_values, offset=byte_offset)) == record.checksum
+
+
+def _check_events(entry: Entry) -> None:
+    for event in entry.events:
+        if not np.isfinite([event.onset_s, event.duration_s]).all():
+            raise DataError(f"event {event.name} has onset {event.onset_s} s, duration {event.duration_s} s; mend it.")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:500]
