@@ -79,7 +79,8 @@ def make_spec(
             f"participants={n} is too few for references over left-out people; set --participants to "
             f"{MIN_PARTICIPANTS} or more."
         )
-    check_positive("seed plus one", seed + 1)
+    if seed < 0:
+        raise ConfigError(f"seed={seed} is negative; set --seed to 0 or more.")
     name = strength_name or chosen.strength
     return Spec(chosen, name, scaled(strength(name), effect), effect, n, seed)
 

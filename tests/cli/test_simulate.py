@@ -1,0 +1,43 @@
+import pytest
+
+from cerebro.cli.simulate import simulate
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--preset", "demo"], "--out"),
+        (["--out", "x"], "--preset"),
+        (["--out", "x", "--preset", "huge"], "demo, full, small"),
+        (["--out", "x", "--preset", "demo", "--participants", "3"], "15 or more"),
+        (["--out", "x", "--preset", "demo", "--participants", "-3"], "larger than 0"),
+        (["--out", "x", "--preset", "demo", "--participants", "many"], "participants"),
+        (["--out", "x", "--preset", "demo", "--effect", "-1"], "set --effect"),
+        (["--out", "x", "--preset", "demo", "--effect", "nan"], "set --effect"),
+        (["--out", "x", "--preset", "demo", "--seed", "-1"], "--seed"),
+        (["--out", "x", "--preset", "demo", "--strength", "weak"], "realistic, strong"),
+        (["--out", "x", "--preset", "demo", "--jobs", "0"], "jobs"),
+        (["--out", "x", "--preset", "demo", "--sedd", "1"], "--sedd"),
+    ],
+)
+def test_a_wrong_input_exits_2_with_one_line_and_writes_nothing(argv, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert simulate(argv) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_of_something_else_exits_2(tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    assert simulate(["--out", str(tmp_path), "--preset", "demo"]) == 2
+    assert "choose another --out" in capsys.readouterr().err
+
+
+def test_help_shows_an_example(capsys):
+    with pytest.raises(SystemExit) as stop:
+        simulate(["--help"])
+    assert stop.value.code == 0
+    assert "cerebro simulate --out" in capsys.readouterr().out
