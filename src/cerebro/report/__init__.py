@@ -1,1 +1,1 @@
-"""One self-contained HTML page from the files that a study leaves behind."""
+"""One self-contained HTML page about a finished study."""

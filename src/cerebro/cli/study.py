@@ -1,0 +1,114 @@
+"""``cerebro run`` and ``cerebro report``: a study from its recipe to the page that shows it."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from cerebro.cli.main import main
+from cerebro.errors import ConfigError
+from cerebro.files import read_json
+from cerebro.report.page import write_report
+from cerebro.study.baselines import make_baselines
+from cerebro.study.execute import check_executor, make_data, run_plan, store_hash
+from cerebro.study.plan import UNPREPARED, Plan, installed_code_version, plan_study
+from cerebro.study.recipe import Recipe, read_recipe
+from cerebro.study.results import make_results
+from cerebro.study.table import results_table
+
+RUN_EXAMPLE = """\
+examples:
+  cerebro run recipes/demo.yaml --dry-run          the plain commands, nothing is done
+  cerebro run recipes/demo.yaml --out runs/demo    all of them; what is finished is reused
+  cerebro run recipes/demo.yaml --variant full supervised --seeds 0,1,2
+
+Killed or stopped at any moment, the same command continues where it was.
+"""
+REPORT_EXAMPLE = """\
+example:
+  cerebro report runs/demo --out demo.html
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Parser whose mistakes are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; `{self.prog} --help` shows an example.")
+
+
+def run(argv: list[str]) -> int:
+    """Run ``cerebro run``; gives the exit code, that of the first command that failed."""
+    parser = _Parser(
+        prog="cerebro run",
+        description="Run a recipe: data, phases, ablations, results.json, a table and a page.",
+        epilog=RUN_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("recipe", type=Path, help="recipe YAML")
+    parser.add_argument("--out", type=Path, help="folder of the study (default runs/<name of the recipe>)")
+    parser.add_argument("--variant", nargs="+", action="extend", default=[], metavar="NAME", help="these variants only")
+    parser.add_argument("--seeds", default="", metavar="0,1,2", help="seeds in place of the recipe's")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands and stop")
+    parser.add_argument("--executor", default="local", help="where phases run: local")
+    asked = parser.parse_args(argv)
+    check_executor(asked.executor)
+    recipe = read_recipe(asked.recipe)
+    out = asked.out or Path("runs") / recipe.name
+    seeds = _seeds(asked.seeds)
+    if asked.dry_run:
+        _print_plan(_plan(recipe, out, asked.variant, seeds))
+        return 0
+    _plan(recipe, out, asked.variant, seeds)  # a mistake in the recipe shows before the data are made
+    code = make_data(recipe, main, _say)
+    if code == 0:
+        code = run_plan(_plan(recipe, out, asked.variant, seeds), main, _say)
+    if code != 0:
+        return code
+    make_baselines(read_json(out / "study.json"), out, _say)
+    results = make_results(out)
+    print(results_table(results))
+    page = write_report(out, out / "report.html")
+    print(f"\n{out / 'results.json'} and {page} are written")
+    return 0
+
+
+def report(argv: list[str]) -> int:
+    """Run ``cerebro report``; gives the exit code."""
+    parser = _Parser(
+        prog="cerebro report",
+        description="Write one self-contained HTML page about a finished study.",
+        epilog=REPORT_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", type=Path, help="folder of `cerebro run`")
+    parser.add_argument("--out", type=Path, help="page to write (default FOLDER/report.html)")
+    asked = parser.parse_args(argv)
+    make_results(asked.folder)
+    print(f"{write_report(asked.folder, asked.out or asked.folder / 'report.html')} is written")
+    return 0
+
+
+def _plan(recipe: Recipe, out: Path, variants: list[str], seeds: list[int]) -> Plan:
+    return plan_study(recipe, out, variants, seeds, store_hash, installed_code_version())
+
+
+def _print_plan(plan: Plan) -> None:
+    for line in plan.commands():
+        print(line)
+    if any(store_hash(store) == UNPREPARED for store in plan.stores):
+        print("# the data are not prepared yet: names of folders will change with their hash")
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        seeds = [int(part) for part in text.split(",") if part]
+    except ValueError:
+        raise ConfigError(f"--seeds {text} is no list of whole numbers; write it as 0,1,2.") from None
+    if len(set(seeds)) < len(seeds) or any(seed < 0 for seed in seeds):
+        raise ConfigError(f"--seeds {text} repeats a seed or has a negative one; write it as 0,1,2.")
+    return seeds
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

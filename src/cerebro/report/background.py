@@ -1,0 +1,195 @@
+"""Sections about how it came about: participants, learning, codes, pairs, data, commands. Empty = left out."""
+
+from html import escape
+
+import numpy as np
+import numpy.typing as npt
+
+import cerebro
+from cerebro.report import figures
+from cerebro.report.evidence import Evidence, RunEvidence
+from cerebro.report.html import figure, table, tag
+
+N_TRACES = 8
+
+
+def participants(evidence: Evidence) -> str:
+    """Who was trained, validated and tested on, and that no one is on two sides."""
+    train, val, test = evidence.overlap()
+    n_leaks = evidence.leaks()
+    verdict = (
+        tag("span", "None", class_="good")
+        + " of the tested participants was trained or selected on in any phase of the "
+        "same chain"
+        if n_leaks == 0
+        else tag("span", f"{n_leaks} tested participants", class_="bad") + " were trained or selected on in their chain"
+    )
+    text = f"{verdict} (compared by id over {len(evidence.runs)} phase runs when this page was made)."
+    rows = []
+    seen: set[str] = set()
+    for run in evidence.runs:
+        split = run.config["data"].get("split", {})
+        if run.phase in seen:
+            continue
+        seen.add(run.phase)
+        releases = ", ".join(split.get("test_releases") or []) or "none"
+        windows = run.config["data"].get("windows", {})
+        source = windows.get("class_path", "").rpartition(".")[2] if isinstance(windows, dict) else ""
+        sides = run.record["participants"]
+        tested = len(np.unique(run.predictions["participant"])) if "participant" in run.predictions else 0
+        cells = [run.phase, source, ", ".join(run.config["data"].get("targets") or []) or "none", releases]
+        counts = [str(len(sides["train"])), str(len(sides["val"])), str(tested) if tested else ""]
+        rows.append(("", [*(escape(cell) for cell in cells), *counts]))
+    head = ["phase", "windows", "labels", "releases held out", "trained on", "selected on", "tested on"]
+    lists = "".join(
+        tag("p", f"<b>{side}</b>: {escape(', '.join(names))}", class_="note")
+        for side, names in (("trained on", train), ("selected on", val), ("tested on", test))
+    )
+    names = tag("details", tag("summary", "all participants by side") + lists)
+    return tag("p", text) + table(head, rows, numbers=(4, 5, 6)) + names
+
+
+def curves(evidence: Evidence) -> str:
+    """Learning curves of every phase."""
+    panels: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
+    for run in evidence.runs:
+        if run.history and run.seed == evidence.runs[0].seed and run.fold == evidence.runs[0].fold:
+            name = run.variants[0] + (" and others" if len(run.variants) > 1 else "")
+            train, val = (
+                [row[key] for row in run.history if row.get(key) is not None] for key in ("train/loss", "val/loss")
+            )
+            panels.setdefault(run.phase, {})[name.replace("_", " ")] = (train, val)
+    if not panels:
+        return ""
+    caption = "Loss per epoch: training dashed, validation with dots. Runs shared between variants are drawn once."
+    return figure(figures.learning_curves(panels, "loss"), caption)
+
+
+def tokenizer(evidence: Evidence) -> str:
+    """Original against reconstructed traces, a scalp map, and the use of the codebook."""
+    run = evidence.example("original")
+    if run is None:
+        return ""
+    original, rebuilt = (np.asarray(run.showcase[name], np.float64) for name in ("original", "reconstructed"))
+    names, positions = [str(name) for name in run.showcase["channel_names"]], run.showcase["positions"]
+    correlation = row_correlation(original, rebuilt)
+    picked = spread_channels(np.asarray(positions, np.float64)[: len(original)], N_TRACES)
+    svg = figures.traces(original[picked], rebuilt[picked], [names[row] for row in picked], _sfreq(run))
+    made = figure(
+        svg,
+        f"A validation window as recorded (dark) and as rebuilt from its codes (coloured), {len(picked)} of "
+        f"{len(original)} channels. Median correlation over channels {np.nanmedian(correlation):.2f}.",
+    )
+    small = ""
+    if np.isfinite(correlation).sum() >= 4:
+        svg = figures.scalp_map(correlation, np.asarray(positions, np.float64)[: len(original)], "reconstruction")
+        small += figure(svg, "Correlation of original and rebuilt signal by electrode, same window; nose up.")
+    if "code_counts" in run.showcase:
+        counts = np.asarray(run.showcase["code_counts"], np.float64)
+        used = int((counts > 0).sum())
+        caption = (
+            f"{used} of {len(counts)} codes occur in one batch of {int(counts.sum()):,} patches; perplexity "
+            f"{perplexity(counts):.0f}."
+        )
+        small += figure(figures.code_use(counts), caption)
+    return made + tag("div", small, class_="figures")
+
+
+def pairs(evidence: Evidence) -> str:
+    """Similarity of people who saw the same moment of a film."""
+    run = evidence.example("similarity_positive")
+    if run is None or not len(run.showcase["similarity_positive"]) or not len(run.showcase["similarity_negative"]):
+        return ""
+    positive, negative = (
+        np.asarray(run.showcase[f"similarity_{kind}"], np.float64).ravel() for kind in ("positive", "negative")
+    )
+    caption = (
+        f"{len(positive):,} pairs of validation participants at the same moment of the same film against "
+        f"{len(negative):,} pairs at other moments, after the phase {run.phase}."
+    )
+    return figure(figures.similarity(positive, negative), caption)
+
+
+def data(evidence: Evidence) -> str:
+    """What was read, repaired, skipped and left without a label."""
+    made = ""
+    for store, report in evidence.stores.items():
+        tasks = ", ".join(f"{task} {count}" for task, count in report.get("tasks", {}).items())
+        made += tag(
+            "p",
+            f"<b>{escape(store)}</b>: {report['read']:,} recordings read, {report['repaired']:,} repaired, "
+            f"{report['skipped']:,} skipped by rule, {report['failed']:,} failed. {escape(tasks)}.",
+        )
+        rows = []
+        for rule in report.get("rules", []):
+            example = tag("small", escape("; ".join(rule["examples"][:1])))
+            rows.append(("", [escape(rule["rule"]), escape(rule["severity"]), f"{rule['count']:,}", example]))
+        if rows:
+            made += table(["rule", "what happened", "count", "for example"], rows, numbers=(2,))
+    rows = []
+    for target in evidence.results["measures"]:
+        entry = evidence.results["variants"][evidence.first_variant].get(target)
+        if entry:
+            counts = [f"{entry[key]:,}" for key in ("n_participants", "n_windows", "n_windows_without_label")]
+            rows.append(("", [escape(target), *counts]))
+    head = ["target", "tested participants", "tested windows", "windows without a label, left out"]
+    return made + table(head, rows, numbers=(1, 2, 3))
+
+
+def reproduce(evidence: Evidence) -> str:
+    """Commands, versions and hashes."""
+    record = evidence.runs[0].record
+    facts = [
+        ("cerebro", cerebro.__version__),
+        ("git commit", str(record.get("git_commit", ""))),
+        ("data", ", ".join(sorted({str(run.record.get("data_hash", ""))[:16] for run in evidence.runs}))),
+        ("recipe", str(evidence.study["recipe"])),
+        ("seeds", ", ".join(str(seed) for seed in sorted({run.seed for run in evidence.runs}))),
+    ]
+    rows = [("", [escape(key), tag("code", escape(value))]) for key, value in facts]
+    runs = []
+    for run in evidence.runs:
+        cells = [escape(run.phase), str(run.seed), escape(", ".join(run.variants).replace("_", " "))]
+        cells += [f"{float(run.record['seconds']):,.0f} s", f"{run.record.get('parameters', 0):,}"]
+        runs.append(("", [*cells, tag("code", str(run.record.get("weights_sha256", ""))[:12])]))
+    head = ["phase", "seed", "used by", "time", "parameters", "weights"]
+    commands = tag("pre", escape("\n".join(evidence.study["commands"])))
+    short = f"cerebro run {evidence.study['recipe']}"
+    return (
+        tag("pre", escape(short))
+        + table(["", ""], rows)
+        + table(head, runs, numbers=(3, 4))
+        + tag("details", tag("summary", "every command, one by one") + commands)
+    )
+
+
+def _sfreq(run: RunEvidence) -> float:
+    """Rate of the showcase: samples per window over its duration."""
+    duration = run.config["data"].get("windows", {}).get("init_args", {}).get("duration_s")
+    n_times = run.showcase["original"].shape[1]
+    return n_times / float(duration) if duration else 100.0
+
+
+def row_correlation(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Pearson correlation of each row (C, T) -> (C,); NaN where a row is constant."""
+    a, b = (value - value.mean(axis=1, keepdims=True) for value in (first, second))
+    norm = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    return np.asarray(np.where(norm > 0, (a * b).sum(axis=1) / np.where(norm > 0, norm, 1), np.nan))
+
+
+def perplexity(counts: npt.NDArray[np.float64]) -> float:
+    """Number of codes that would be as even: ``exp`` of the entropy of their shares."""
+    share = counts[counts > 0] / counts.sum()
+    return float(np.exp(-(share * np.log(share)).sum()))
+
+
+def spread_channels(positions: npt.NDArray[np.float64], n: int) -> list[int]:
+    """Rows of ``n`` electrodes far from each other, from front to back; the first rows where positions are unknown."""
+    known = np.flatnonzero(np.isfinite(positions).all(axis=1))
+    if len(known) < n:
+        return list(range(min(n, len(positions))))
+    picked = [int(known[np.argmax(positions[known, 2])])]
+    while len(picked) < n:
+        distance = np.linalg.norm(positions[known][:, None] - positions[picked][None], axis=2).min(axis=1)
+        picked.append(int(known[distance.argmax()]))
+    return sorted(picked, key=lambda row: -positions[row, 1])
