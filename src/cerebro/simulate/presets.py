@@ -169,7 +169,7 @@ PRESETS: dict[str, Preset] = {
         ccd_trials=24,
         ccd_pauses_s=(2.8, 4.4, 6.0),
     ),
-    # As recorded: a release's worth of people, whole films, 500 Hz EEGLAB files, about 420 MB a person.
+    # As recorded: a release's worth of people, whole films, 500 Hz EEGLAB files, about 380 MB a person.
     "full": Preset(
         name="full",
         n_participants=1000,
