@@ -174,3 +174,19 @@ def test_without_effect_nothing_can_be_predicted(scored):
     for target in truth["planted_r2"]:
         assert truth["oracle_nrmse"][target] == pytest.approx(1, abs=0.05)
         assert truth["reference_nrmse"][target] > 0.96
+
+
+def test_the_full_preset_writes_set_files_at_500_hz(tmp_path, head):
+    spec = make_spec("full", n_participants=15)
+    preset = dataclasses.replace(spec.preset, rest_open_s=3.0, rest_blocks=1, film_s=3.0, ccd_runs=1, ccd_trials=1)
+    spec = dataclasses.replace(spec, preset=preset)
+    person = next(p for p in module._participants(spec) if not p.defects)
+    recorded = module.simulate_participant(tmp_path, spec, person, head, module.source_filter(head))
+    assert len(recorded) == 6
+    (tmp_path / "participants.tsv").write_text(f"participant_id\trelease_number\n{person.name}\tR1\n")
+    reader = HBN(tmp_path)
+    entries = reader.scan().entries
+    assert len(entries) == 6
+    recording = reader.load(entries[0])
+    assert recording.sfreq == 500
+    assert recording.eeg.shape[0] == 129
