@@ -11,6 +11,8 @@ from cerebro.errors import ConfigError, check_between, check_positive
 from cerebro.nn.processes import from_first_process, sum_over_processes
 from cerebro.randomness import uniform
 
+USE_DECAY = 0.9  # of the average use; with the codes' own 0.99 a collapse would be over before a code counts as dead
+
 
 class Quantized(NamedTuple):
     """What the codebook gives for M tokens."""
@@ -38,7 +40,8 @@ class CosineCodebook(nn.Module):
     decay : float
         Decay of the moving averages, in (0, 1).
     revive_below : float
-        A code whose average use falls below this share of the mean use counts as dead; 0 never revives.
+        A code whose average use falls below this share of the mean use counts as dead (0.1: after 22 steps out of
+        use); 0 never revives.
 
     References
     ----------
@@ -48,13 +51,13 @@ class CosineCodebook(nn.Module):
     weight: Tensor
     use: Tensor
 
-    def __init__(self, n_codes: int, code_dim: int, decay: float = 0.99, revive_below: float = 0.02) -> None:
+    def __init__(self, n_codes: int, code_dim: int, decay: float = 0.99, revive_below: float = 0.1) -> None:
         super().__init__()
         check_positive("n_codes", n_codes)
         check_positive("code_dim", code_dim)
         check_between("decay", decay, 0, 1)
         if not 0 <= revive_below < 1:
-            raise ConfigError(f"revive_below={revive_below} must lie in [0, 1); set it to 0.02, or 0 for never.")
+            raise ConfigError(f"revive_below={revive_below} must lie in [0, 1); set it to 0.1, or 0 for never.")
         self.n_codes = n_codes
         self.decay = decay
         self.revive_below = revive_below
@@ -120,7 +123,7 @@ class CosineCodebook(nn.Module):
         mean = F.normalize(sums, dim=-1)
         moved = F.normalize(self.weight * self.decay + mean * (1 - self.decay), dim=-1)
         weight = torch.where(counts[:, None] > 0, moved, self.weight)
-        use = self.use * self.decay + counts / counts.sum().clamp(min=1) * (1 - self.decay)
+        use = self.use * USE_DECAY + counts / counts.sum().clamp(min=1) * (1 - USE_DECAY)
         if self.revive_below > 0 and len(unit) > 0:
             dead = use * self.n_codes < self.revive_below
             draw = (uniform(key, self.n_codes)[0] * len(unit)).long().clamp(max=len(unit) - 1)

@@ -68,7 +68,7 @@ class VQNSP(Objective):
         decoder_heads: int = 10,
         targets: SpectrumTargets = "official",
         decay: float = 0.99,
-        revive_below: float = 0.02,
+        revive_below: float = 0.1,
         max_patches: int = 16,
     ) -> None:
         super().__init__(encoder, signal)
