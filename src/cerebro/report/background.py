@@ -54,15 +54,15 @@ def curves(evidence: Evidence) -> str:
     panels: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
     for run in evidence.runs:
         if run.history and run.seed == evidence.runs[0].seed and run.fold == evidence.runs[0].fold:
-            name = run.variants[0] + (" and others" if len(run.variants) > 1 else "")
             train, val = (
                 [row[key] for row in run.history if row.get(key) is not None] for key in ("train/loss", "val/loss")
             )
-            panels.setdefault(run.phase, {})[name.replace("_", " ")] = (train, val)
+            panels.setdefault(run.phase, {})[run.variants[0].replace("_", " ")] = (train, val)
     if not panels:
         return ""
-    caption = "Loss per epoch: training dashed, validation with dots. Runs shared between variants are drawn once."
-    return figure(figures.learning_curves(panels, "loss"), caption)
+    names = [name.replace("_", " ") for name in evidence.study["variants"]]
+    caption = "Loss per epoch: training dashed, validation with dots. A shared run is drawn under its first variant."
+    return figure(figures.learning_curves(panels, names, "loss"), caption)
 
 
 def tokenizer(evidence: Evidence) -> str:
@@ -127,7 +127,7 @@ def data(evidence: Evidence) -> str:
         if rows:
             made += table(["rule", "what happened", "count", "for example"], rows, numbers=(2,))
     rows = []
-    for target in evidence.results["measures"]:
+    for target in evidence.measures:
         entry = evidence.results["variants"][evidence.first_variant].get(target)
         if entry:
             counts = [f"{entry[key]:,}" for key in ("n_participants", "n_windows", "n_windows_without_label")]

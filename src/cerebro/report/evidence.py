@@ -74,6 +74,16 @@ class Evidence:
         """The variant that single examples are taken from: the first one, ``full`` as a rule."""
         return str(self.study["variants"][0])
 
+    @property
+    def measures(self) -> dict[str, str]:
+        """Target -> measure, those of the competition score first."""
+        measures = self.results["measures"]
+        order = [
+            *self.results["score_targets"],
+            *(name for name in measures if name not in self.results["score_targets"]),
+        ]
+        return {target: measures[target] for target in order}
+
     def example(self, array: str) -> RunEvidence | None:
         """First run of the first variant whose showcase holds ``array``; None if there is none."""
         for run in self.runs:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle
 from scipy.interpolate import RBFInterpolator
 
 Array = npt.NDArray[np.float64]
@@ -57,6 +58,7 @@ def score_bars(
     constant: float,
     lines: Mapping[str, float],
     label: str,
+    n_baselines: int = 0,
 ) -> str:
     """Bars from the constant predictor to each score, with 95 % intervals, and lines at known bounds.
 
@@ -70,12 +72,15 @@ def score_bars(
         Name -> score, such as the oracle of a simulated cohort.
     label : str
         What is measured.
+    n_baselines : int
+        So many entries at the top are baselines and stay grey.
     """
     with _style():
-        figure = Figure(figsize=(4.6, 0.75 + 0.34 * len(entries)), layout="constrained")
+        figure = Figure(figsize=(4.3, 0.8 + 0.32 * len(entries)), layout="constrained")
         axes = figure.subplots()
         for row, (_, score, (low, high)) in enumerate(entries):
-            axes.barh(row, score - constant, left=constant, height=0.5, color=SERIES[row % len(SERIES)], alpha=0.85)
+            color = FAINT if row < n_baselines else SERIES[(row - n_baselines) % len(SERIES)]
+            axes.barh(row, score - constant, left=constant, height=0.5, color=color, alpha=0.85)
             axes.plot([low, high], [row, row], color=INK, linewidth=1.2, solid_capstyle="butt")
         axes.set_yticks(range(len(entries)), [name for name, _, _ in entries])
         axes.invert_yaxis()
@@ -91,6 +96,7 @@ def score_bars(
                 textcoords="offset points", ha="center", va="bottom", color=INK if name == "constant" else FAINT,
             )  # fmt: skip
         axes.set_xlabel(label)
+        axes.margins(x=0.06)
         axes.xaxis.grid(True)
         axes.set_axisbelow(True)
         return _svg(figure, f"bars {label}")
@@ -99,7 +105,7 @@ def score_bars(
 def gain_intervals(entries: Sequence[tuple[str, float, tuple[float, float]]], label: str) -> str:
     """Gains in per cent with 95 % intervals around a line at zero; ``entries`` as in ``score_bars``, as shares."""
     with _style():
-        figure = Figure(figsize=(4.6, 0.6 + 0.3 * len(entries)), layout="constrained")
+        figure = Figure(figsize=(4.3, 0.6 + 0.28 * len(entries)), layout="constrained")
         axes = figure.subplots()
         axes.axvline(0, color=INK, linewidth=1)
         for row, (_, value, (low, high)) in enumerate(entries):
@@ -117,13 +123,17 @@ def gain_intervals(entries: Sequence[tuple[str, float, tuple[float, float]]], la
         return _svg(figure, f"gains {label}")
 
 
-def learning_curves(panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]], measure: str) -> str:
+def learning_curves(
+    panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]], names: Sequence[str], measure: str
+) -> str:
     """One panel per phase, one line per run: training thin and dashed, validation full.
 
     Parameters
     ----------
     panels : mapping
         Phase -> name of the run -> (training, validation) values per epoch; an empty sequence is not drawn.
+    names : sequence of str
+        All names of runs, in the order of their colours.
     measure : str
         Label of the vertical axis.
     """
@@ -132,10 +142,9 @@ def learning_curves(panels: Mapping[str, Mapping[str, tuple[Sequence[float], Seq
         n_rows = -(-len(panels) // n_columns)
         figure = Figure(figsize=(3.05 * n_columns, 2.25 * n_rows), layout="constrained")
         grid = figure.subplots(n_rows, n_columns, squeeze=False)
-        names = list(dict.fromkeys(name for runs in panels.values() for name in runs))
         for axes, (phase, runs) in zip(grid.flat, panels.items(), strict=False):
             for name, (train, val) in runs.items():
-                color = SERIES[names.index(name) % len(SERIES)]
+                color = SERIES[list(names).index(name) % len(SERIES)]
                 axes.plot(range(1, len(train) + 1), train, color=color, linewidth=0.9, linestyle=(0, (2, 1.5)))
                 axes.plot(range(1, len(val) + 1), val, color=color, marker="o", markersize=2.5, label=name)
             axes.set_title(phase)
@@ -147,7 +156,8 @@ def learning_curves(panels: Mapping[str, Mapping[str, tuple[Sequence[float], Seq
         for axes in grid.flat[len(panels) :]:
             axes.set_visible(False)
         handles = {line.get_label(): line for axes in grid.flat for line in axes.lines if line.get_label() in names}
-        figure.legend(list(handles.values()), list(handles), loc="outside lower left", ncols=4, handlelength=1.2)
+        shown = [name for name in names if name in handles]
+        figure.legend([handles[name] for name in shown], shown, loc="outside lower left", ncols=4, handlelength=1.2)
         return _svg(figure, "curves")
 
 
@@ -180,18 +190,19 @@ def scalp_map(values: Array, positions: Array, label: str) -> str:
     """Values (C,) of electrodes at ``positions`` (C, 3), metres in the head frame, seen from above, nose up."""
     known = np.isfinite(positions).all(axis=1) & np.isfinite(values)
     flat = flatten_positions(positions[known])
-    side = np.linspace(-1.12, 1.12, 90)
+    reach = max(1.0, float(np.linalg.norm(flat, axis=1).max()) * 1.03)
+    side = np.linspace(-reach, reach, 90)
     grid_x, grid_y = np.meshgrid(side, side)
     points = np.stack([grid_x.ravel(), grid_y.ravel()], axis=1)
     smooth = RBFInterpolator(flat, values[known], kernel="thin_plate_spline", smoothing=1e-3)(points)
-    reach = max(1.0, float(np.linalg.norm(flat, axis=1).max()) * 1.02)
-    field = np.where(np.hypot(grid_x, grid_y) <= reach, smooth.reshape(grid_x.shape), np.nan)
+    field = smooth.reshape(grid_x.shape)
     low, high = float(values[known].min()), float(values[known].max())
     with _style():
         figure = Figure(figsize=(3.7, 3.2), layout="constrained")
         axes = figure.subplots()
         levels = np.linspace(low, max(high, low + 1e-6), 13)
         filled = axes.contourf(grid_x, grid_y, np.clip(field, low, high), levels=levels, cmap="viridis")
+        filled.set_clip_path(Circle((0, 0), reach, transform=axes.transData))
         axes.plot(*flat.T, ".", color="white", markersize=1.8, alpha=0.8)
         turn = np.linspace(0, 2 * np.pi, 200)
         axes.plot(np.cos(turn), np.sin(turn), color=INK, linewidth=1.2)

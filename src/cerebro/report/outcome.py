@@ -18,7 +18,7 @@ def summary(evidence: Evidence) -> str:
     results = evidence.results
     first = evidence.first_variant
     parts = []
-    for target, measure in results["measures"].items():
+    for target, measure in evidence.measures.items():
         found = results["variants"][first].get(target, {}).get(measure)
         constant = results["baselines"]["constant"].get(target, {}).get(measure)
         if found and found["mean"] is not None and constant and constant["mean"] is not None:
@@ -51,7 +51,7 @@ def summary(evidence: Evidence) -> str:
 def scores(evidence: Evidence) -> str:
     """The table: bounds, baselines, variants; and bars from the constant."""
     results = evidence.results
-    measures: Mapping[str, str] = results["measures"]
+    measures = evidence.measures
     names = [*measures, *(["score"] if results["score_targets"] else [])]
     head = ["", *(f"{escape(target)}<br>{MEASURES[measure]}" for target, measure in measures.items())]
     head += ["score<br>0.3 C1 + 0.7 C2"] if results["score_targets"] else []
@@ -80,6 +80,7 @@ def scores(evidence: Evidence) -> str:
 
 def _bars(evidence: Evidence, names: list[str]) -> list[tuple[str, str]]:
     results, made = evidence.results, []
+    n_baselines = len(results["baselines"]) - 1  # the constant is the line where bars start
     for target in names:
         entries = []
         for name, model in _models(evidence):
@@ -91,7 +92,7 @@ def _bars(evidence: Evidence, names: list[str]) -> list[tuple[str, str]]:
             continue
         measure = MEASURES[results["measures"][target]] if target in results["measures"] else "lower is better"
         svg = figures.score_bars(
-            entries, constant["mean"], results["references"].get(target, {}), f"{target}, {measure}"
+            entries, constant["mean"], results["references"].get(target, {}), f"{target}, {measure}", n_baselines
         )
         made.append((svg, f"Bars start at the constant predictor; black lines are 95 % intervals ({target})."))
     return made
@@ -100,7 +101,7 @@ def _bars(evidence: Evidence, names: list[str]) -> list[tuple[str, str]]:
 def gains(evidence: Evidence) -> str:
     """What each phase brought, paired over participants."""
     results = evidence.results
-    names = [*results["measures"], *(["score"] if results["score_targets"] else [])]
+    names = [*evidence.measures, *(["score"] if results["score_targets"] else [])]
     if not results["gains"]:
         return ""
     rows = []
@@ -170,7 +171,7 @@ def _confusion(evidence: Evidence, target: str) -> str:
     guess = np.concatenate([part[f"prediction/{target}"][mask] for part, mask in zip(found, known, strict=True)])
     n_classes = guess.shape[1]
     counts = np.zeros((n_classes, n_classes), np.int64)
-    np.add.at(counts, (truth, guess.argmax(axis=1)), 1)
+    np.add.at(counts, (truth.astype(int), guess.argmax(axis=1)), 1)
     rows = [("", [f"true {row}", *(f"{count:,}" for count in counts[row])]) for row in range(n_classes)]
     head = [escape(target), *(f"predicted {column}" for column in range(n_classes))]
     note = tag("p", "Held-out windows of all folds.", class_="note")

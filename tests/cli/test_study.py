@@ -1,0 +1,68 @@
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from cerebro.cli.main import main
+
+_spec = importlib.util.spec_from_file_location("study_fixtures", Path(__file__).parents[1] / "study" / "conftest.py")
+_module = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_module)
+write_recipe = _module.write_recipe
+no_collection = _module.no_collection
+study_folder = _module.study_folder
+
+
+def test_a_dry_run_prints_commands_and_writes_nothing(write_recipe, capsys):
+    path = write_recipe()
+    assert main(["run", str(path), "--dry-run", "--variant", "supervised", "--seeds", "3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    commands = [line for line in lines if not line.startswith("#")]
+    assert len(commands) == 4
+    assert all(line.startswith(("cerebro fit --config ", "cerebro test --config ")) for line in commands)
+    assert "--seed 3" in commands[0]
+    assert "not prepared yet" in lines[-1]
+    assert not Path("runs").exists()
+
+
+def test_a_run_ends_with_results_a_table_and_a_page(write_recipe, study_folder, capsys, monkeypatch):
+    monkeypatch.setattr("cerebro.cli.study.installed_code_version", lambda: "test")
+    assert main(["run", "recipes/tiny.yaml", "--out", str(study_folder)]) == 0
+    out = capsys.readouterr()
+    assert "constant" in out.out
+    assert "reused" in out.err
+    assert json.loads((study_folder / "results.json").read_text())["variants"]["full"]["score"]["mean"] > 0
+    assert (study_folder / "report.html").is_file()
+
+
+def test_report_writes_the_page_where_it_is_asked_to(study_folder, capsys):
+    assert main(["report", str(study_folder), "--out", "elsewhere.html"]) == 0
+    assert Path("elsewhere.html").read_text().startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["run", "nowhere.yaml"], "not found"),
+        (["run", "recipes/tiny.yaml", "--variant", "nothing"], "choose from full"),
+        (["run", "recipes/tiny.yaml", "--seeds", "a,b"], "whole numbers"),
+        (["run", "recipes/tiny.yaml", "--seeds", "1,1"], "repeats"),
+        (["run", "recipes/tiny.yaml", "--executor", "slurm"], "not there yet"),
+        (["run", "recipes/tiny.yaml", "--colour"], "unrecognized arguments"),
+        (["run"], "required"),
+        (["report", "nowhere"], "holds no study"),
+    ],
+)
+def test_mistakes_give_one_line_and_exit_code_two(write_recipe, capsys, argv, message):
+    write_recipe()
+    assert main(argv) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert "\n" not in error
+
+
+@pytest.mark.parametrize("verb", ["run", "report"])
+def test_help_shows_an_example(verb, capsys):
+    assert main([verb, "--help"]) == 0
+    assert f"cerebro {verb}" in capsys.readouterr().out.split("example", 1)[1]

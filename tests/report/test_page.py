@@ -1,0 +1,160 @@
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cerebro.errors import DataError
+from cerebro.report.evidence import gather
+from cerebro.report.page import write_report
+from cerebro.study.results import make_results
+
+
+class Outline(HTMLParser):
+    """Open elements that are never closed, ids, and addresses that a browser would load."""
+
+    VOID = frozenset({"meta", "br", "link", "img", "hr", "input"})
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.ids, self.loaded = [], [], []
+
+    def handle_starttag(self, name, attributes):
+        values = dict(attributes)
+        if name not in self.VOID:
+            self.open.append(name)
+        if "id" in values:
+            self.ids.append(values["id"])
+        for key in ("src", "href", "xlink:href"):
+            if key in values and not values[key].startswith(("#", "data:")):
+                self.loaded.append(values[key])
+
+    def handle_endtag(self, name):
+        assert self.open.pop() == name
+
+
+@pytest.fixture(scope="module")
+def written():
+    """Page and results, made once for all tests that only read them."""
+    return {}
+
+
+@pytest.fixture
+def page(request, written):
+    if not written:
+        folder = request.getfixturevalue("study_folder")
+        written["results"] = make_results(folder)
+        written["page"] = write_report(folder, Path("page.html")).read_text()
+        written["again"] = write_report(folder, Path("again.html")).read_text()
+    return written["page"]
+
+
+def test_the_page_is_whole_and_loads_nothing(page):
+    outline = Outline()
+    outline.feed(page)
+    assert outline.open == []
+    assert outline.loaded == []
+    assert "@import" not in page
+    assert not re.search(r"url\((?!#)", page)
+    assert len(outline.ids) == len(set(outline.ids))
+
+
+def test_references_inside_figures_point_at_something(page):
+    ids = set(re.findall(r'id="([^"]+)"', page))
+    assert set(re.findall(r"url\(#([^)]+)\)", page)) <= ids
+    assert set(re.findall(r'href="#([^"]+)"', page)) <= ids
+
+
+def test_every_section_is_there_with_its_figure(page):
+    for title in (
+        "Scores", "What each phase brought", "Who was tested", "Learning curves", "What the codes keep",
+        "Similarity of pairs", "Predictions", "Data", "Reproduce",
+    ):  # fmt: skip
+        assert f"{title}</h2>" in page
+    assert page.count("<svg") >= 3 + 3 + 1 + 3 + 1 + 2
+    assert "nan" not in re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL).lower()
+
+
+def test_numbers_on_the_page_are_those_of_the_results(page, written):
+    results = written["results"]
+    for variant in results["variants"].values():
+        assert f"{variant['p_factor']['nrmse']['mean']:.3f}" in page
+    assert f"{results['baselines']['constant']['p_factor']['nrmse']['mean']:.3f}" in page
+
+
+def test_ink_follows_the_theme_of_the_reader(page):
+    svg = "".join(re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL))
+    assert "var(--ink)" in svg
+    assert "#000000" not in svg
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_the_page_is_the_same_when_written_again(page, written):
+    assert written["again"] == page
+
+
+def test_a_tested_participant_that_was_trained_on_is_shown(study_folder):
+    make_results(study_folder)
+    assert gather(study_folder).leaks() == 0
+    path = next(study_folder.glob("phases/tokenizer*/run.json"))
+    record = json.loads(path.read_text())
+    record["participants"]["train"].append("HBN:TEST03")
+    path.write_text(json.dumps(record))
+    assert gather(study_folder).leaks() == 3  # once per variant that has the phase
+    assert "3 tested participants" in write_report(study_folder, Path("page.html")).read_text()
+
+
+def test_names_from_files_are_escaped(study_folder):
+    make_results(study_folder)
+    path = study_folder / "study.json"
+    study = json.loads(path.read_text())
+    study["name"] = "<script>alert(1)</script>"
+    path.write_text(json.dumps(study))
+    assert "<script>" not in write_report(study_folder, Path("page.html")).read_text()
+
+
+def test_a_study_without_tokenizer_or_pairs_leaves_their_sections_out(study_folder):
+    make_results(study_folder)
+    for path in study_folder.glob("phases/*/showcase.npz"):
+        path.unlink()
+    page = write_report(study_folder, Path("page.html")).read_text()
+    assert "What the codes keep" not in page
+    assert "Similarity of pairs" not in page
+
+
+def test_counted_skips_of_the_store_are_shown(study_folder):
+    rule = {"rule": "six-channel-recording", "severity": "skipped", "count": 2, "examples": ["NDAR1: 6 channels"]}
+    report = {"read": 40, "repaired": 1, "skipped": 2, "failed": 0, "rules": [rule], "tasks": {"RestingState": 40}}
+    Path("stores/demo").mkdir(parents=True)
+    Path("stores/demo/build_report.json").write_text(json.dumps(report))
+    make_results(study_folder)
+    page = write_report(study_folder, Path("page.html")).read_text()
+    assert "six-channel-recording" in page
+    assert "40 recordings read" in page
+
+
+def test_an_unfinished_study_has_no_page(study_folder):
+    with pytest.raises(DataError, match=r"results\.json not found"):
+        write_report(study_folder, Path("page.html"))
+    make_results(study_folder)
+    next(study_folder.glob("phases/pretrain*/run.json")).unlink()
+    with pytest.raises(DataError, match="not finished"):
+        write_report(study_folder, Path("page.html"))
+
+
+def test_classes_are_shown_as_a_confusion_matrix(study_folder):
+    for path in [*study_folder.glob("phases/*/predictions_test.npz"), *study_folder.glob("baselines/*.npz")]:
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in file.files}
+        (target,) = [name.removeprefix("target/") for name in arrays if name.startswith("target/")]
+        arrays[f"target/{target}"] = (arrays[f"target/{target}"] > 0).astype(float)
+        value = arrays[f"prediction/{target}"]
+        arrays[f"prediction/{target}"] = np.stack([1 - value, value], axis=1)
+        np.savez(path, **arrays)
+    Path("ground_truth.json").write_text("{}")
+    make_results(study_folder)
+    page = write_report(study_folder, Path("page.html")).read_text()
+    assert "predicted 1" in page
+    assert "balanced accuracy" in page
