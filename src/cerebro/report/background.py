@@ -77,7 +77,7 @@ def tokenizer(evidence: Evidence) -> str:
     svg = figures.traces(original[picked], rebuilt[picked], [names[row] for row in picked], _sfreq(run))
     made = figure(
         svg,
-        f"A validation window as recorded (dark) and as rebuilt from its codes (coloured), {len(picked)} of "
+        f"A validation window as recorded (thin) and as rebuilt from its codes (coloured), {len(picked)} of "
         f"{len(original)} channels. Median correlation over channels {np.nanmedian(correlation):.2f}.",
     )
     small = ""

@@ -49,6 +49,9 @@ _STYLE: dict[str, Any] = {
 }
 
 
+MAX_POINTS = 1500  # of a scatter; above it every k-th is drawn
+
+
 def _style() -> AbstractContextManager[None]:
     return matplotlib.rc_context(_STYLE)  # type: ignore[arg-type]  # the stubs want literal keys
 
@@ -251,11 +254,11 @@ def similarity(positive: Array, negative: Array) -> str:
         low = min(-0.2, float(min(positive.min(), negative.min())))
         edges = np.linspace(low, 1, 50).tolist()
         for values, color, name in ((negative, FAINT, "other moment"), (positive, SERIES[0], "same film, same time")):
-            axes.hist(values, edges, density=True, color=color, alpha=0.55, label=f"{name}, mean {values.mean():.2f}")
+            axes.hist(values, edges, density=True, color=color, alpha=0.55, label=f"{name}, mean {values.mean():+.2f}")
         axes.set_xlabel("cosine similarity of two people's windows")
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
-        axes.legend(loc="upper right", fontsize=8, handlelength=1)
+        figure.legend(loc="outside upper left", fontsize=8, handlelength=1, ncols=2)
         return _svg(figure, "similarity")
 
 
@@ -267,10 +270,9 @@ def prediction_scatter(truth: Array, prediction: Array, constant: float, label: 
         low, high = (float(f([truth.min(), truth.max(), constant])) for f in (np.min, np.max))
         axes.plot([low, high], [low, high], color=FAINT, linewidth=1)
         axes.axhline(constant, color=FAINT, linewidth=1, linestyle=(0, (3, 2)))
-        alpha = float(np.clip(60 / len(truth), 0.15, 0.9))
-        axes.plot(
-            truth, prediction, "o", color=SERIES[0], markersize=3.5, alpha=alpha, markeredgewidth=0, rasterized=True
-        )
+        every = -(-len(truth) // MAX_POINTS)
+        alpha = float(np.clip(200 / len(truth[::every]), 0.25, 0.9))
+        axes.plot(truth[::every], prediction[::every], "o", color=SERIES[0], alpha=alpha, markersize=3.5, mew=0)
         axes.set_xlabel(f"{label}, true")
         axes.set_ylabel("predicted")
         return _svg(figure, f"scatter {label}")

@@ -69,8 +69,9 @@ def scores(evidence: Evidence) -> str:
         if "train_seconds" in model:
             cost = [f"{model['train_seconds']:,.0f} s", f"{model['peak_memory_mb']:,.0f} MB"]
         rows.append((kind, [escape(name.replace("_", " ")), *cells, *cost]))
+    n_seeds = len({run.seed for run in evidence.runs})
     note = (
-        f"Mean over {len({run.seed for run in evidence.runs})} seed(s); in brackets the 95 % interval from "
+        f"{'One seed' if n_seeds == 1 else f'Mean over {n_seeds} seeds'}; in brackets the 95 % interval from "
         f"{results['n_resamples']:,} draws of participants. NRMSE is lower-is-better and 1 for a constant."
     )
     made = table([*head, "training", "peak memory"], rows) + tag("p", note, class_="note")
