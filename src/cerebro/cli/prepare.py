@@ -129,9 +129,9 @@ def read_config(path: Path) -> PrepareConfig:
     try:
         config = parser.parse_string(path.read_text(encoding="utf-8"))
         _resolve_paths(config.reader, path.resolve().parent)
-        made = parser.instantiate_classes(config)
+        made = parser.instantiate(config)
     except (ArgumentError, TypeError, ValueError) as error:
-        known = list(parser.get_defaults())
+        known = list(parser.get_defaults().keys())
         raise ConfigError(f"config {path}: {one_line('prepare', str(error), known)}") from None
     check_between("max_failed_share", made.max_failed_share, -1e-9, 1)
     return PrepareConfig(made.reader, made.preprocessing, made.lsb_uV, made.max_failed_share)
@@ -146,9 +146,7 @@ def store_problems(store: Store) -> tuple[list[str], list[str]]:
         if not is_known.all():
             notes.append(f"montage {montage.name}: {np.sum(~is_known)} of {is_known.size} positions are unknown")
         if is_known.any() and np.abs(montage.positions[is_known]).max() > FARTHEST_ELECTRODE_M:
-            errors.append(
-                f"montage {montage.name}: positions reach beyond {FARTHEST_ELECTRODE_M} m; are they in metres?"
-            )
+            errors.append(f"montage {montage.name}: positions beyond {FARTHEST_ELECTRODE_M} m; are they in metres?")
     clipped = store.recordings["clipped"].to_numpy()
     n_values = store.index["n_times"] * store.index["n_channels"]
     for row in np.flatnonzero(clipped > 0.001 * n_values):

@@ -26,7 +26,7 @@ from cerebro.data.preprocess import Preprocessing
 from cerebro.data.readers.base import Entry, Finding, Reader, Scan
 from cerebro.data.report import BuildReport, count_rules
 from cerebro.data.seal import make_tables, recover, seal
-from cerebro.data.shards import STAGING, StoredRecording, packed_pieces
+from cerebro.data.shards import STAGING, StoredRecording, full_disk_in_one_line, packed_pieces
 from cerebro.data.store import FINDING_COLUMNS, Store
 from cerebro.errors import CerebroError, DataError, check_positive
 from cerebro.files import lock_folder, write_json
@@ -76,7 +76,7 @@ def build(reader: Reader, plan: Preprocessing, out: Path, lsb_uV: float = 0.05, 
     check_positive("jobs", jobs)
     check_positive("lsb_uV", lsb_uV)
     _refuse_other_folders(out)
-    with lock_folder(out, "cerebro prepare"):
+    with full_disk_in_one_line(out), lock_folder(out, "cerebro prepare"):
         recover(out)
         staging = out / STAGING
         staging.mkdir(exist_ok=True)

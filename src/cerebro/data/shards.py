@@ -1,5 +1,6 @@
 """Samples on their way into a store: staged pieces of one recording each, packed into flat shards."""
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -94,19 +95,40 @@ class StoredRecording:
 def write_sized(path: Path, n_bytes: int, write: Callable[[BinaryIO], None]) -> None:
     """`write_atomically` of a file whose size is known; a full disk gives one line with the bytes needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    message = (
-        "the disk is full: {path} needs {n_bytes:,} bytes and {free:,} are left; free some space and run the same "
-        "command again, it continues where it stopped."
-    )
     if free_bytes(path.parent) < n_bytes:
-        raise DataError(message.format(path=path, n_bytes=n_bytes, free=free_bytes(path.parent)))
-    try:
+        raise _disk_full(path, n_bytes)
+    with full_disk_in_one_line(path, n_bytes):
         write_atomically(path, write)
+
+
+@contextlib.contextmanager
+def full_disk_in_one_line(path: Path, n_bytes: int = 0) -> Iterator[None]:
+    """Turn the system's error of a full disk, quota or file size limit into DataError.
+
+    Parameters
+    ----------
+    path : Path
+        What is being written.
+    n_bytes : int
+        Bytes needed; 0 where unknown.
+    """
+    try:
+        yield
     except (DataError, OSError) as error:
         cause = error if isinstance(error, OSError) else error.__cause__
-        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise DataError(message.format(path=path, n_bytes=n_bytes, free=free_bytes(path.parent))) from error
+        is_told = isinstance(error, DataError) and not n_bytes
+        if not is_told and isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise _disk_full(path, n_bytes) from error
         raise
+
+
+def _disk_full(path: Path, n_bytes: int) -> DataError:
+    needed = f"needs {n_bytes:,} bytes" if n_bytes else "needs more space"
+    folder = next(folder for folder in (path, *path.parents) if folder.is_dir())
+    return DataError(
+        f"the disk is full: {path} {needed} and {free_bytes(folder):,} bytes are left; free some space and run the "
+        "same command again, it continues where it stopped."
+    )
 
 
 def plan_shards(recordings: Sequence[StoredRecording]) -> list[list[StoredRecording]]:
