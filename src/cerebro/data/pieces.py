@@ -21,7 +21,7 @@ import cerebro.dsp
 import cerebro.montage
 from cerebro.data.preprocess import Preprocessing, preprocess, quantise
 from cerebro.data.readers.base import Entry, Finding, Reader, Skip
-from cerebro.data.shards import Piece, StoredRecording, write_counts
+from cerebro.data.shards import Piece, StoredRecording, full_disk_in_one_line, write_counts
 from cerebro.data.store import FINDING_COLUMNS, Store, crc32c
 from cerebro.errors import DataError
 from cerebro.files import read_json, sha256_file, write_json
@@ -138,7 +138,9 @@ def make_piece(recipe: Recipe, entry: Entry, available: tuple[str, ...], staging
 
 def write_record(staging: Path, record: PieceRecord) -> None:
     """Write the JSON that makes a piece count; always after the piece itself."""
-    write_json(staging / f"{record.piece_key}.json", asdict(record))
+    path, content = staging / f"{record.piece_key}.json", asdict(record)
+    with full_disk_in_one_line(path, len(json.dumps(content, indent=1)) + 1):
+        write_json(path, content)
 
 
 def staged_records(staging: Path, packed: dict[str, tuple[Path, int]]) -> Iterator[tuple[PieceRecord, Path, int]]:
