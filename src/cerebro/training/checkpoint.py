@@ -177,7 +177,7 @@ def weights_sha256(weights: Mapping[str, Tensor]) -> str:
     for name in sorted(weights):
         tensor = weights[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
-        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -218,7 +218,7 @@ def transfer_weights(phase: nn.Module, transfer: Transfer, source: Checkpoint) -
     try:
         target = phase.get_submodule(transfer.into)
     except AttributeError:
-        known = ", ".join(name for name, _ in phase.named_modules() if 0 < name.count(".") + 1 <= 2)
+        known = ", ".join(name for name, _ in phase.named_modules() if name and name.count(".") < 2)
         raise CheckpointError(
             f"this phase has no module {transfer.into!r} to receive weights; set model.init into: to one of {known}."
         ) from None

@@ -46,7 +46,7 @@ class Watch:
             self._sample = batch.sample
         value = value.detach()
         if value.is_cuda:
-            copied = torch.cuda.Event()
+            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             host = value.to("cpu", non_blocking=True)
             copied.record()
             self._pending.append((what, host, copied))

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sized
 from pathlib import Path
 from types import FrameType
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from cerebro.training.evaluate import evaluate
 from cerebro.training.phase import Phase
 
 
+@runtime_checkable
 class ResumableLoader(Sized, Protocol):
     """Batches whose order is a function of (epoch, step), as ``data.sampling.BatchLoader`` gives them."""
 

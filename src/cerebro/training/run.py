@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -58,6 +58,7 @@ UNHASHED = ("out", "overwrite", "allow_seen_participants", "mlflow", "ckpt_path"
 """Keys that do not change what a run computes; paths of stores and sources are replaced by their content hashes."""
 
 
+@runtime_checkable
 class PhaseData(Protocol):
     """What a phase asks of its data; `cerebro.data.module.EEGData` gives it."""
 
@@ -336,6 +337,7 @@ class _Run:
             self.train.seek(0, 0)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Found .* module.* in eval mode")  # frozen parts are meant to be
+            warnings.filterwarnings("ignore", message="You're resuming from .* not resumable")  # `Positioned` is
             warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")  # Lightning's own use of torch
             path = None if self.resumed is None else str(self.resumed.path.absolute())
             trainer.fit(self.phase, train_dataloaders=self.train, ckpt_path=path, weights_only=True)
