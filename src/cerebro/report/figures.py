@@ -15,6 +15,7 @@ import numpy.typing as npt
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
+from matplotlib.ticker import MaxNLocator
 from scipy.interpolate import RBFInterpolator
 
 Array = npt.NDArray[np.float64]
@@ -152,7 +153,7 @@ def learning_curves(
                 axes.plot(range(1, len(val) + 1), val, color=color, marker="o", markersize=2.5, label=name)
             axes.set_title(phase)
             axes.set_xlabel("epoch")
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
             axes.yaxis.grid(True)
         for axes in grid[:, 0]:
             axes.set_ylabel(measure)
@@ -208,8 +209,9 @@ def scalp_map(values: Array, positions: Array, label: str) -> str:
         filled.set_clip_path(Circle((0, 0), reach, transform=axes.transData))
         axes.plot(*flat.T, ".", color="white", markersize=1.8, alpha=0.8)
         turn = np.linspace(0, 2 * np.pi, 200)
-        axes.plot(np.cos(turn), np.sin(turn), color=INK, linewidth=1.2)
-        axes.plot([-0.12, 0, 0.12], [0.993, 1.13, 0.993], color=INK, linewidth=1.2)  # nose
+        axes.plot(reach * np.cos(turn), reach * np.sin(turn), color=INK, linewidth=1.2)
+        nose = reach * np.array([[-0.12, 0, 0.12], [0.993, 1.11, 0.993]])
+        axes.plot(*nose, color=INK, linewidth=1.2)
         axes.set_aspect("equal")
         axes.set_axis_off()
         bar = figure.colorbar(filled, ax=axes, shrink=0.7, pad=0.02, ticks=np.linspace(low, high, 4))
@@ -252,7 +254,7 @@ def similarity(positive: Array, negative: Array) -> str:
         figure = Figure(figsize=(4.6, 2.4), layout="constrained")
         axes = figure.subplots()
         low = min(-0.2, float(min(positive.min(), negative.min())))
-        edges = np.linspace(low, 1, 50).tolist()
+        edges = np.linspace(low, 1, int(np.clip(3 * np.sqrt(len(positive)), 12, 50))).tolist()
         for values, color, name in ((negative, FAINT, "other moment"), (positive, SERIES[0], "same film, same time")):
             axes.hist(values, edges, density=True, color=color, alpha=0.55, label=f"{name}, mean {values.mean():+.2f}")
         axes.set_xlabel("cosine similarity of two people's windows")

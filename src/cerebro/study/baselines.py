@@ -35,7 +35,7 @@ class Windows:
 
     Parameters
     ----------
-    participant : array of str (N,)
+    participant : list of str (N,)
         As ``corpus:id``.
     feature : array (N, F)
         Logarithm of band power by channel and band; F = 0 where it was not asked for.
@@ -43,8 +43,8 @@ class Windows:
         Labels by target, and whether they are known.
     """
 
-    participant: npt.NDArray[np.str_]
-    feature: Array
+    participant: list[str]
+    feature: npt.NDArray[np.float32]
     target: dict[str, Array]
     known: dict[str, npt.NDArray[np.bool_]]
 
@@ -90,7 +90,7 @@ def make_baselines(study: Mapping[str, Any], folder: Path, say: Callable[[str], 
         kinds = {name: part.kind for name, part in read_predictions(folder / run / "predictions_test.npz").items()}
         for name in missing:
             predict = _constant if name == "constant" else _linear
-            arrays: dict[str, npt.NDArray[Any]] = {"participant": test.participant}
+            arrays: dict[str, npt.NDArray[Any]] = {"participant": np.asarray(test.participant, np.str_)}
             for target, kind in kinds.items():
                 arrays[f"target/{target}"] = test.target[target]
                 arrays[f"known/{target}"] = test.known[target]
@@ -114,7 +114,7 @@ def _constant(train: Windows, test: Windows, target: str, is_classification: boo
 
 def _linear(train: Windows, test: Windows, target: str, is_classification: bool) -> Array:
     known = train.known[target]
-    people = train.participant[known].tolist()
+    people = [name for name, is_known in zip(train.participant, known, strict=True) if is_known]
     fit = fit_logistic if is_classification else fit_ridge
     return fit(train.feature[known], train.target[target][known], people).predict(test.feature)
 
@@ -143,8 +143,8 @@ def _windows(data: EEGData, stage: Stage, with_power: bool) -> Windows:
             known[name].append(batch.known[name].numpy())
     n_windows = sum(map(len, rows))
     return Windows(
-        keys[np.concatenate(rows)],
-        np.concatenate(features) if features else np.zeros((n_windows, 0)),
+        [str(name) for name in keys[np.concatenate(rows)]],
+        np.concatenate(features) if features else np.zeros((n_windows, 0), np.float32),
         {name: np.concatenate(parts) for name, parts in targets.items()},
         {name: np.concatenate(parts) for name, parts in known.items()},
     )
