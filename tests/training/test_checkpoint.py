@@ -77,7 +77,9 @@ def test_a_damaged_checkpoint_is_one_line_with_its_name(tmp_path: Path, content:
 
 
 def test_a_truncated_checkpoint_is_refused(tmp_path: Path) -> None:
-    AtomicCheckpoint().save_checkpoint({STAMP: stamp().plain(), "state_dict": {"a": torch.ones(999)}}, tmp_path / "a.ckpt")
+    AtomicCheckpoint().save_checkpoint(
+        {STAMP: stamp().plain(), "state_dict": {"a": torch.ones(999)}}, tmp_path / "a.ckpt"
+    )
     whole = (tmp_path / "a.ckpt").read_bytes()
     for share in (0.2, 0.6, 0.99):
         (tmp_path / "a.ckpt").write_bytes(whole[: int(len(whole) * share)])
@@ -150,7 +152,8 @@ def test_a_partial_load_is_refused_and_changes_nothing() -> None:
     found.weights["encoder.extra"] = torch.ones(1)
     found.weights["encoder.feature.weight"] = torch.ones(5, 2)
     with pytest.raises(
-        CheckpointError, match=r"feature.weight is \(5, 2\), expected \(3, 2\).*1 missing \(first: mixer.bias\).*1 left over"
+        CheckpointError,
+        match=r"feature.weight is \(5, 2\), expected \(3, 2\).*1 missing \(first: mixer.bias\).*1 left over",
     ):
         transfer_weights(target, Transfer(Path("a.ckpt")), found)
     assert weights_sha256(target.state_dict()) == before
@@ -160,7 +163,9 @@ def test_a_transfer_of_nothing_or_into_nothing_is_refused() -> None:
     with pytest.raises(CheckpointError, match="holds nothing by that name"):
         transfer_weights(make_phase(), Transfer(Path("a.ckpt"), take="teacher"), checkpoint_of(make_phase()))
     with pytest.raises(CheckpointError, match=r"no module 'objective.tokenizer'.*one of encoder, encoder.feature"):
-        transfer_weights(make_phase(), Transfer(Path("a.ckpt"), into="objective.tokenizer"), checkpoint_of(make_phase()))
+        transfer_weights(
+            make_phase(), Transfer(Path("a.ckpt"), into="objective.tokenizer"), checkpoint_of(make_phase())
+        )
 
 
 def test_participants_seen_are_named() -> None:

@@ -22,7 +22,9 @@ def train(out: str, pause_s: float) -> None:
     from cerebro.cli.main import main
 
     toy_cli.install()
-    sys.exit(main(["fit", "--config", f"{HERE}/toy.yaml", "--out", out, f"--model.objective.init_args.pause_s={pause_s}"]))
+    sys.exit(
+        main(["fit", "--config", f"{HERE}/toy.yaml", "--out", out, f"--model.objective.init_args.pause_s={pause_s}"])
+    )
 
 
 def start(out: Path, pause_s: float) -> "multiprocessing.process.BaseProcess":

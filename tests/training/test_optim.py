@@ -1,8 +1,9 @@
 import math
+from itertools import pairwise
 
 import pytest
-import toy
 import torch
+import toy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,8 +17,8 @@ def test_the_learning_rate_rises_to_lr_and_falls_to_min_lr(n_steps: int, warmup:
     optim = Optim(lr=1e-3, min_lr=1e-5, warmup_epochs=warmup)
     rates = [optim.lr_at(step, n_steps, per_epoch) for step in range(n_steps)]
     n_warmup = min(round(warmup * per_epoch), n_steps)
-    assert all(a < b for a, b in zip(rates[:n_warmup], rates[1:n_warmup], strict=False))
-    assert all(a >= b for a, b in zip(rates[n_warmup:], rates[n_warmup + 1 :], strict=False))
+    assert all(a < b for a, b in pairwise(rates[:n_warmup]))
+    assert all(a >= b for a, b in pairwise(rates[n_warmup:]))
     assert 0 < min(rates) <= max(rates) <= 1e-3
     assert optim.lr_at(n_steps, n_steps, per_epoch) == pytest.approx(1e-5 if n_warmup < n_steps else 1e-3, rel=1e-6)
 

@@ -146,7 +146,7 @@ def test_a_finished_run_is_left_alone(whole: Path) -> None:
 
 def test_another_config_is_refused_in_the_same_folder_unless_overwritten(tmp_path: Path) -> None:
     train(tmp_path, max_epochs=1)
-    with pytest.raises(ConfigError, match="another config.*--overwrite true"):
+    with pytest.raises(ConfigError, match=r"another config.*--overwrite true"):
         train(tmp_path, max_epochs=2)
     assert len(history(tmp_path)) == 1
     train(tmp_path, max_epochs=2, overwrite=True)
@@ -200,14 +200,18 @@ def test_the_same_phase_in_a_checkpoint_resumes_its_training(whole: Path, tmp_pa
 
 
 def test_a_checkpoint_of_another_encoder_shape_is_refused_whole(whole: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"tensors of another shape \(first: .* is \(.*expected.*nothing was loaded"):
+    with pytest.raises(
+        CheckpointError, match=r"tensors of another shape \(first: .* is \(.*expected.*nothing was loaded"
+    ):
         train(tmp_path, ckpt_path=whole / "best.ckpt", name="other", d_model=6)
     assert not (tmp_path / "last.ckpt").exists()
 
 
 def test_participants_travel_along_the_chain_and_refuse_an_evaluation(whole: Path, tmp_path: Path) -> None:
     source = whole / "best.ckpt"
-    with pytest.raises(CheckpointError, match=r"2 test participants were seen.*toy:00, toy:01.*--allow_seen_participants"):
+    with pytest.raises(
+        CheckpointError, match=r"2 test participants were seen.*toy:00, toy:01.*--allow_seen_participants"
+    ):
         train(tmp_path / "a", ckpt_path=source, name="other", shift=2)
     train(tmp_path / "b", ckpt_path=source, name="other", shift=1, max_epochs=1, allow_seen=True)
     stamp = read_checkpoint(tmp_path / "b" / "best.ckpt").stamp
@@ -306,5 +310,5 @@ def test_a_signal_saves_the_state_and_the_run_goes_on_identically(
 
 
 def test_an_unknown_monitor_is_refused_with_those_that_exist(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="val/lose is not measured.*val/loss, .*val/nrmse_y"):
+    with pytest.raises(ConfigError, match=r"val/lose is not measured.*val/loss, .*val/nrmse_y"):
         train(tmp_path, monitor="val/lose")

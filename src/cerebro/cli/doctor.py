@@ -4,7 +4,6 @@ import argparse
 import importlib.metadata
 import os
 import platform
-import sys
 import tempfile
 from pathlib import Path
 
@@ -42,8 +41,6 @@ def _versions() -> list[str]:
     lightning = _version("lightning")
     if lightning in ("2.6.2", "2.6.3"):
         findings.append(f"lightning {lightning} was malware on the package index; remove it and install 2.6.6 or later")
-    if sys.version_info < (3, 11):
-        findings.append(f"Python {platform.python_version()} is too old; install 3.11 or later")
     return findings
 
 

@@ -5,6 +5,7 @@ Verbs are imported when they are called, so that ``cerebro --help`` answers at o
 
 import contextlib
 import importlib
+import os
 import signal
 import sys
 import threading
@@ -27,6 +28,11 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "report": ("cerebro.cli.study", "report", "write the page that shows a study's results"),
     "doctor": ("cerebro.cli.doctor", "doctor", "print versions, accelerators and what is wrong with this machine"),
 }
+
+
+# Before torch is imported: idle OpenMP threads sleep instead of spinning, which beside other load costs many times the
+# work itself. A user's own setting stands.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 class _Terminated(BaseException):

@@ -18,6 +18,8 @@ def one_line(verb: str, message: str, keys: Iterable[str]) -> str:
         )
     if found := re.search(r"unrecognized arguments: (\S+)", text):
         return _unknown(verb, found.group(1).lstrip("-").split("=")[0], keys)
+    if found := re.search(r"Group '([^']+)' does not accept option '([^']+)'", text):
+        return _unknown(verb, f"{found.group(1)}.{found.group(2)}", keys)
     if found := re.search(r"[Kk]ey '([^']+)' is not expected|[Oo]ption '([^']+)' is not accepted", text):
         where = re.search(r'Parser key "([^"]+)"', text)
         name = found.group(1) or found.group(2)

@@ -1,9 +1,12 @@
 """MLflow: parameters, metrics per epoch, where a run came from. Nothing is pickled, nothing is sent anywhere else."""
 
+import contextlib
 import json
 import logging
 import os
 import time
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,20 +59,8 @@ class Tracker:
         if not self.keys.enabled:
             return
         try:
-            self._client = _client(self.keys.uri)
-            if self.path.exists() and (kept := read_json(self.path))["uri"] == self.keys.uri:
-                self.run_id = kept["run_id"]
-                self._client.update_run(self.run_id, status="RUNNING")
-                logged = {metric.step for metric in self._client.get_metric_history(self.run_id, "train/loss")}
-                for row in history:
-                    if row["epoch"] not in logged:
-                        self.log(row)
-                return
-            if self.keys.parent_run_id:
-                tags = tags | {"mlflow.parentRunId": self.keys.parent_run_id}
-            run = self._client.create_run(_experiment_id(self._client, self.keys.experiment), run_name=name, tags=tags)
-            self.run_id = run.info.run_id
-            self._log_parameters(parameters)
+            with _without_deprecations():
+                self._open(name, parameters, tags, history)
         except Exception as error:
             if type(error).__module__.split(".")[0] not in ("mlflow", "sqlalchemy"):
                 raise
@@ -79,6 +70,22 @@ class Tracker:
                 "--mlflow.enabled false."
             ) from None
         write_json(self.path, {"uri": self.keys.uri, "run_id": self.run_id})
+
+    def _open(self, name: str, parameters: dict[str, Any], tags: dict[str, str], history: list[dict[str, Any]]) -> None:
+        self._client = _client(self.keys.uri)
+        if self.path.exists() and (kept := read_json(self.path))["uri"] == self.keys.uri:
+            self.run_id = kept["run_id"]
+            self._client.update_run(self.run_id, status="RUNNING")
+            logged = {metric.step for metric in self._client.get_metric_history(self.run_id, "train/loss")}
+            for row in history:
+                if row["epoch"] not in logged:
+                    self.log(row)
+            return
+        if self.keys.parent_run_id:
+            tags = tags | {"mlflow.parentRunId": self.keys.parent_run_id}
+        run = self._client.create_run(_experiment_id(self._client, self.keys.experiment), run_name=name, tags=tags)
+        self.run_id = run.info.run_id
+        self._log_parameters(parameters)
 
     def _log_parameters(self, parameters: dict[str, Any]) -> None:
         from mlflow.entities import Param
@@ -99,17 +106,28 @@ class Tracker:
             for key, value in row.items()
             if value is not None and key not in ("epoch", "step")
         ]
-        self._client.log_batch(self.run_id, metrics=metrics)
+        with _without_deprecations():
+            self._client.log_batch(self.run_id, metrics=metrics)
 
     def finish(self, state: str, artifacts: list[Path], result: dict[str, Any] | None) -> None:
         """Close the run with its files; ``state`` is FINISHED, KILLED or FAILED."""
         if not self.run_id:
             return
-        for path in artifacts:
-            self._client.log_artifact(self.run_id, str(path))
-        if result is not None:
-            self._client.log_text(self.run_id, json.dumps(result, indent=1, sort_keys=True), "run.json")
-        self._client.set_terminated(self.run_id, state)
+        with _without_deprecations():
+            for path in artifacts:
+                self._client.log_artifact(self.run_id, str(path))
+            if result is not None:
+                self._client.log_text(self.run_id, json.dumps(result, indent=1, sort_keys=True), "run.json")
+            self._client.set_terminated(self.run_id, state)
+
+
+@contextlib.contextmanager
+def _without_deprecations() -> Iterator[None]:
+    """Hide what MLflow's own code is told by the libraries below it; a user can do nothing about it."""
+    with warnings.catch_warnings():
+        for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
+            warnings.simplefilter("ignore", category)
+        yield
 
 
 def _client(uri: str) -> Any:
