@@ -33,11 +33,13 @@ def summary(evidence: Evidence) -> str:
             )
     lead = tag("p", f"On held-out participants, {escape(first)} reaches {escape('; '.join(parts))}.", class_="lead")
     train, val, test = evidence.overlap()
+    where = "phase" if evidence.study["n_folds"] == 1 else "phase of their fold"
+    unseen = f"seen in no {where}" if evidence.leaks() == 0 else "some of them seen in training"
     n_shared = sum(len(run.variants) > 1 for run in evidence.runs)
     seconds = sum(float(run.record["seconds"]) for run in evidence.runs)
     memory = max(float(run.record["peak_memory_mb"]) for run in evidence.runs)
     numbers = [
-        (f"{len(test)}", "participants tested, seen in no phase"),
+        (f"{len(test)}", f"participants tested, {unseen}"),
         (f"{len(set(train) | set(val))}", "participants trained or selected on"),
         (f"{len(evidence.runs)}", f"phase runs, {n_shared} of them shared between variants"),
         (f"{seconds / 60:.1f} min", "training time of all phases"),
