@@ -111,10 +111,13 @@ def simulate_cohort(out: Path, spec: Spec, n_jobs: int = 1) -> Path:
         write_text(out / ".bidsignore", f"{RECORDS}\nground_truth.json\n")
         rows = [bids.participant_row(p.name, p.release, p.person, spec.preset, p.defects) for p in people]
         write_text(out / "participants.tsv", "\t".join(bids.COLUMNS) + "\n" + "".join(rows))
-        tasks = (delayed(simulate_participant)(out, spec, participant, head, filters) for participant in people)
-        done = Parallel(n_jobs=min(n_jobs, len(people)), return_as="generator")(tasks)
-        recorded = [r for records in progress(done, "simulate", "participant", len(people)) for r in records]
-        truth = ground_truth(spec.strength, people, recorded)
+        recorded = {person.number: _kept(out, spec, person) for person in people}
+        missing = [person for person in people if not recorded[person.number]]
+        tasks = (delayed(simulate_participant)(out, spec, participant, head, filters) for participant in missing)
+        done = Parallel(n_jobs=max(1, min(n_jobs, len(missing))), return_as="generator")(tasks)
+        for person, records in zip(missing, progress(done, "simulate", "participant", len(missing)), strict=True):
+            recorded[person.number] = records
+        truth = ground_truth(spec.strength, people, [one for records in recorded.values() for one in records])
         truth |= {
             "preset": spec.preset.name,
             "strength": spec.strength_name,
@@ -135,10 +138,8 @@ def simulate_participant(
     recorded = []
     with threadpool_limits(1):  # sums in one order whatever the number of threads
         for timeline in _timelines(spec, participant):
-            path = bids.write_path(out, participant.name, timeline.task, timeline.run)
-            signal = path.with_name(f"{path.name}_eeg.{spec.preset.file_format}")
-            record = out / RECORDS / f"{path.name}.json"
-            if record.exists() and signal.exists() and (kept := _read_record(record, spec)):
+            path, signal, record = _places(out, spec, participant, timeline)
+            if kept := _read_record(record, signal, spec):
                 recorded.append(kept)
                 continue
             made = _write_recording(path, signal, spec, participant, timeline, head, filters)
@@ -228,7 +229,26 @@ def _claim(out: Path, spec: Spec) -> None:
     write_json(mark, asdict(spec))
 
 
-def _read_record(record: Path, spec: Spec) -> Recorded | None:
+def _places(out: Path, spec: Spec, participant: Participant, timeline: events.Timeline) -> tuple[Path, Path, Path]:
+    """Start of the names of a recording's files, its signal, and the record that says it is finished."""
+    path = bids.write_path(out, participant.name, timeline.task, timeline.run)
+    return path, path.with_name(f"{path.name}_eeg.{spec.preset.file_format}"), out / RECORDS / f"{path.name}.json"
+
+
+def _kept(out: Path, spec: Spec, participant: Participant) -> list[Recorded]:
+    """What a participant's recordings hold if an earlier call has finished all of them; else nothing."""
+    records = []
+    for timeline in _timelines(spec, participant):
+        _, signal, record = _places(out, spec, participant, timeline)
+        if (kept := _read_record(record, signal, spec)) is None:
+            return []
+        records.append(kept)
+    return records
+
+
+def _read_record(record: Path, signal: Path, spec: Spec) -> Recorded | None:
+    if not (record.exists() and signal.exists()):
+        return None
     content = read_json(record)
     if content.pop("spec") != spec.digest():
         return None

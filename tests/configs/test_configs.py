@@ -1,0 +1,172 @@
+"""Every YAML of the repository: it parses, says its command, and a phase trains two steps on a small made-up store."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+import cerebro.cli.fit  # noqa: F401  Lightning logs to the stream there is when it is imported: not that of one test
+from cerebro.cli.main import VERBS, main
+from cerebro.cli.prepare import read_config
+from cerebro.data.arrays import write_store
+from cerebro.data.readers.base import Event
+from cerebro.montage import Montage, hbn_129
+from cerebro.study.recipe import read_recipe
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = sorted(
+    path.relative_to(ROOT).as_posix() for place in ("configs", "recipes") for path in ROOT.glob(f"{place}/**/*.yaml")
+)
+CONTENT = {name: yaml.safe_load((ROOT / name).read_text()) for name in FILES}
+PHASES = [name for name, content in CONTENT.items() if "model" in content]
+DATA = [name for name, content in CONTENT.items() if "reader" in content]
+RECIPES = [name for name, content in CONTENT.items() if "phases" in content]
+PARTS = [name for name, content in CONTENT.items() if "class_path" in content]  # that others include
+PART_KEYS = {"encoders": "--model.encoder", "objectives": "--model.objective"}
+N_PEOPLE = 14
+N_CHANNELS = 32  # so that two batches hold more patches than a codebook has codes
+SMALL = {
+    "--data.batch_size": "8",
+    "--data.batches_per_epoch": "2",
+    "--data.max_eval_windows": "16",
+    "--trainer.max_epochs": "1",
+    "--trainer.accumulate_grad_batches": "1",
+    "--mlflow.enabled": "false",
+}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fourteen people, four of R5: film, trials with responses, rest and arithmetic, at some electrodes of HBN."""
+    rng = np.random.default_rng(0)
+    people = [f"p{number:02d}" for number in range(N_PEOPLE)]
+    film = (Event(0.5, "video_start"), Event(10.5, "video_stop"))
+    trials = tuple(
+        event
+        for start, response_time in ((1.0, 0.9), (4.0, 1.3), (7.0, 1.7))
+        for event in (Event(start, "right_target"), Event(start + response_time, "right_buttonPress"))
+    )
+    events = {"ThePresent": film, "contrastChangeDetection": trials, "rest": (), "arithmetic": ()}
+    rows = {f"{name}/{task}": (name, task) for name in people for task in events}
+    factors = ("p_factor", "attention", "internalizing", "externalizing", "age")
+    participants = pd.DataFrame(rng.normal(size=(N_PEOPLE, len(factors))), people, factors)
+    participants["sex"] = np.arange(N_PEOPLE) % 2.0
+    participants["release_number"] = np.where(np.arange(N_PEOPLE) % 7 < 5, "R1", "R5")
+    net = hbn_129()
+    return write_store(
+        tmp_path_factory.mktemp("configs") / "store",
+        {key: rng.normal(0, 30, (N_CHANNELS, 1200)).astype(np.float32) for key in rows},
+        Montage(net.name, net.channels[:N_CHANNELS], net.positions[:N_CHANNELS]),
+        100.0,
+        tasks={key: task for key, (_, task) in rows.items()},
+        people={key: name for key, (name, _) in rows.items()},
+        participants=participants.rename_axis("participant_id"),
+        events={key: events[task] for key, (_, task) in rows.items()},
+        labels={key: {"arithmetic": float(task == "arithmetic")} for key, (_, task) in rows.items()},
+        corpus="HBN",
+    ).path
+
+
+def test_every_file_is_a_phase_a_recipe_data_or_a_part() -> None:
+    assert sorted(PHASES + DATA + RECIPES + PARTS) == FILES
+    assert min(map(len, (PHASES, DATA, RECIPES, PARTS))) > 0
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_opens_with_what_it_is_and_the_command_that_takes_it(name: str) -> None:
+    text = (ROOT / name).read_text()
+    opening = re.match(r"(?:#.*\n)*", text)
+    assert opening
+    assert opening[0].startswith("# ")
+    command = re.search(r"^# COMMAND: cerebro (\w+) .*?(\S+\.yaml)", opening[0], re.MULTILINE)
+    if name in PARTS:
+        assert command is None, "a part has no command of its own"
+    else:
+        assert command, "write `# COMMAND: cerebro ...` into the opening comment"
+        assert command[1] in VERBS
+        assert command[2] == name
+
+
+@pytest.mark.parametrize("name", PHASES)
+def test_a_phase_parses(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--config", str(ROOT / name), "--print_config"]) == 0
+    resolved = yaml.safe_load(capsys.readouterr().out)
+    assert resolved["model"]["name"] == CONTENT[name]["model"]["name"]
+    assert resolved["model"]["encoder"]["class_path"].startswith("cerebro.encoders.")
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_part_parses_where_it_is_included(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    phase = next(phase for phase in PHASES if "encoder" in CONTENT[phase]["model"])
+    key = PART_KEYS[Path(name).parent.name]
+    assert main(["fit", "--config", str(ROOT / phase), key, str(ROOT / name), "--print_config"]) == 0
+    part = yaml.safe_load(capsys.readouterr().out)["model"][key.removeprefix("--model.")]
+    assert part["class_path"].endswith(f".{CONTENT[name]['class_path']}")
+    assert part["init_args"].items() >= CONTENT[name].get("init_args", {}).items()
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_a_data_config_parses(name: str) -> None:
+    made = read_config(ROOT / name)
+    assert type(made.reader).__name__ == CONTENT[name]["reader"]["class_path"]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_parses_and_its_configs_are_there(name: str) -> None:
+    recipe = read_recipe(ROOT / name)
+    assert recipe.name == Path(name).stem
+    assert {phase.config.resolve().relative_to(ROOT).as_posix() for phase in recipe.phases.values()} <= set(PHASES)
+
+
+class Family:
+    """Phases of one folder of configs, run by hand one after another as their comments say."""
+
+    def __init__(self, folder: Path, store: Path) -> None:
+        self.folder, self.store = folder, store
+        folder.mkdir()
+
+    def fit(self, name: str) -> Path:
+        """Run a phase after those that it starts from; gives the folder of the run."""
+        model = CONTENT[name]["model"]
+        out = self.folder / "outputs" / model["name"]
+        if not (out / "run.json").exists():
+            for source in (entry["source"] for entry in model.get("init", [])):
+                self.fit(self._maker_of(name, source))
+            small = [part for flag in SMALL.items() for part in flag]
+            assert main(["fit", "--config", str(ROOT / name), "--data.store", str(self.store), *small]) == 0
+        return out
+
+    def _maker_of(self, name: str, source: str) -> str:
+        siblings = [other for other in PHASES if Path(other).parent == Path(name).parent]
+        makers = [other for other in siblings if source == f"outputs/{CONTENT[other]['model']['name']}/best.ckpt"]
+        assert len(makers) == 1, f"{name} starts from {source}, which {len(makers)} configs beside it make"
+        return makers[0]
+
+
+@pytest.fixture(scope="module")
+def families(store: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Family]:
+    """Family by folder of configs."""
+    place = tmp_path_factory.mktemp("families")
+    return {folder: Family(place / folder.replace("/", "_"), store) for folder in {str(Path(n).parent) for n in PHASES}}
+
+
+@pytest.mark.parametrize("name", PHASES)
+def test_a_phase_trains_two_steps_and_is_tested(
+    name: str, families: dict[str, Family], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    family = families[str(Path(name).parent)]
+    monkeypatch.chdir(family.folder)
+    out = family.fit(name)
+    report = json.loads((out / "run.json").read_text())
+    assert report["state"] == "finished"
+    assert report["best"]["metric"] == CONTENT[name].get("monitor", "val/loss")
+    assert np.isfinite(report["best"]["value"])
+    (row,) = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    assert row["step"] == 2
+    assert len(report["transfers"]) == len(CONTENT[name]["model"].get("init", []))
+    assert main(["test", "--config", str(out / "config.yaml")]) == 0
+    assert ("constant predictor" in capsys.readouterr().out) == bool(CONTENT[name]["data"].get("targets"))
