@@ -153,6 +153,19 @@ def test_the_response_is_the_first_press_after_the_target_and_before_the_next(tm
     }
 
 
+def test_response_times_are_those_of_the_source_and_not_of_the_samples(tmp_path):
+    trials = [
+        (2.0049, "left_target"),
+        (3.5051, "left_buttonPress"),
+        (6.0, "right_target"),
+        (6.0012, "left_buttonPress"),
+    ]
+    store = store_of(tmp_path / "s", [("a", "x", "contrastChangeDetection", 20, trials)])
+    table, _ = StimulusWindows().table(store)
+    assert table.start.tolist() == [250, 650]  # windows lie on samples: 2.0049 s is sample 200
+    np.testing.assert_allclose(table.targets["response_time"], [1.5002, 0.0012], atol=1e-6)
+
+
 def test_a_press_of_the_next_recording_is_no_response():
     events = pd.DataFrame({"recording": [0, 1], "name": ["left_target", "left_buttonPress"]})
     assert [x.tolist() for x in first_responses(events)] == [[0], [-1]]

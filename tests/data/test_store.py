@@ -68,6 +68,7 @@ def test_tables_keep_missing_values_events_and_labels(tmp_path):
     assert store.events.to_dict("list") == {
         "recording": [1, 1],
         "onset_sample": [100, 200],
+        "onset_s": [1.0, 2.004],
         "duration_samples": [0, 50],
         "name": ["start", "stop"],
     }

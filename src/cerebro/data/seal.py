@@ -182,6 +182,7 @@ def _events(tables: Tables) -> pd.DataFrame:
         {
             "recording": np.array([row for row, _ in triples], dtype=np.int32),
             "onset_sample": np.array([round(e.onset_s * tables.sfreq) for _, e in triples], dtype=np.int64),
+            "onset_s": np.array([event.onset_s for _, event in triples], dtype=np.float64),
             "duration_samples": np.array([round(e.duration_s * tables.sfreq) for _, e in triples], dtype=np.int64),
             "name": pd.Series([event.name for _, event in triples], dtype=str),
         }

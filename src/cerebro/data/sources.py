@@ -203,8 +203,8 @@ class StimulusWindows(WindowSource):
     """Windows after the target of a contrast change trial, with the response time (Challenge 1).
 
     The response is the FIRST button press after the target and before the next target or trial; trials without one
-    are left out. The window begins ``shift_s`` after the target, whatever the response time. Target:
-    ``response_time`` in seconds from the target.
+    are left out. The window begins ``shift_s`` after the target's sample, whatever the response time. Target:
+    ``response_time`` in seconds from the target, from the onsets as the source says them and not from samples.
 
     Parameters
     ----------
@@ -228,7 +228,7 @@ class StimulusWindows(WindowSource):
         """One window per trial with a response that lies inside its recording."""
         chosen, left_out = _of_tasks(store, self.tasks)
         events = store.events[store.events["recording"].isin(chosen)]
-        events = events.sort_values(["recording", "onset_sample"], kind="stable")
+        events = events.sort_values(["recording", "onset_s"], kind="stable")
         n_without = len(chosen) - events.loc[_is_target(events), "recording"].nunique()
         left_out += _counted(n_without, "recordings", "no left_target or right_target")
         target, press = first_responses(events)
@@ -241,7 +241,8 @@ class StimulusWindows(WindowSource):
         length = store.index["n_times"].astype(np.int64)[recording]
         is_inside = (start >= 0) & (start + n_times <= length)
         left_out += _counted(int((~is_inside).sum()), "trials", "the window does not lie inside the recording")
-        response_time = (onset[press] - onset[target]) / store.sfreq
+        onset_s = events["onset_s"].to_numpy(np.float64)
+        response_time = onset_s[press] - onset_s[target]
         table = WindowTable(
             recording[is_inside].astype(np.int32),
             start[is_inside],

@@ -7,7 +7,7 @@ A store is a folder::
     offsets.npy          float32 microvolts that were subtracted from each channel of each recording
     crc32c.npy           uint32 CRC-32C of every MiB of every shard
     recordings.parquet   key, participant, task, run, session, release, reference, ... and ``label/<name>`` columns
-    events.parquet       recording (row), onset_sample, duration_samples, name
+    events.parquet       recording (row), onset_sample, onset_s (as the source says), duration_samples, name
     participants.parquet participant_id (index), age, sex, ...
     findings.parquet     what was repaired, skipped or failed, by which rule
     build_report.json    the same, counted
@@ -37,7 +37,7 @@ from cerebro.montage import Montage
 if TYPE_CHECKING:
     import torch
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: events carry onset_s
 ALIGNMENT = 4096  # bytes
 BLOCK = 1 << 20  # bytes under one CRC-32C
 TIME_MAJOR = 0  # layouts of the index; 1 is kept for channel-major sequences of one channel
@@ -233,8 +233,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise DataError(f"store {path} is damaged: manifest.json; run the same `cerebro prepare` command again.")
     if manifest["version"] != FORMAT_VERSION:
         raise DataError(
-            f"store {path} has format {manifest['version']}, this cerebro reads {FORMAT_VERSION}; run "
-            "`cerebro prepare` again into a new folder."
+            f"store {path} has format {manifest['version']}, this cerebro reads {FORMAT_VERSION}; run the "
+            "same `cerebro prepare` command again."
         )
     return dict(manifest)
 
