@@ -89,8 +89,16 @@ def lock_folder(folder: Path, purpose: str) -> Iterator[None]:
 
     The lock is a file ``.lock`` that names host, process and purpose. A lock whose process has ended on this host is
     taken over, so that a killed run never blocks its successor.
+
+    Raises
+    ------
+    CerebroError
+        If another process holds the folder, or it cannot be made or written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from None
     lock = folder / ".lock"
     me = {
         "host": socket.gethostname(),
@@ -110,6 +118,8 @@ def lock_folder(folder: Path, purpose: str) -> Iterator[None]:
                 ) from None
             lock.unlink(missing_ok=True)
             continue
+        except OSError as error:
+            raise _unwritable(folder, error) from None
         os.write(handle, json.dumps(me).encode())
         os.close(handle)
         break
@@ -119,6 +129,13 @@ def lock_folder(folder: Path, purpose: str) -> Iterator[None]:
         yield
     finally:
         lock.unlink(missing_ok=True)
+
+
+def _unwritable(folder: Path, error: OSError) -> CerebroError:
+    return CerebroError(
+        f"{folder} cannot be made or written as a folder ({error.strerror}); choose another folder with --out, or "
+        "change its permissions."
+    )
 
 
 def _read_lock(lock: Path) -> dict[str, Any] | None:

@@ -15,12 +15,13 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 from tqdm import tqdm
 
-import cerebro.encoders
-import cerebro.objectives
-import cerebro.readouts  # noqa: F401  short class names need these imported
 from cerebro.cli.messages import one_line
+from cerebro.data import WindowSource
 from cerebro.data.module import EEGData
+from cerebro.encoders import Encoder  # the packages import every class, so that short names are known
 from cerebro.errors import ConfigError
+from cerebro.objectives import Objective
+from cerebro.readouts import Readout
 from cerebro.signal import SignalSpec
 from cerebro.training.health import NonFiniteLoss
 from cerebro.training.keep import Interrupted
@@ -33,6 +34,8 @@ from cerebro.yaml_safety import check_yaml
 
 ALLOWED_IMPORTS = ["cerebro", "torch.nn", "torch.optim", "lightning.pytorch"]
 DATA_CLASS: type = EEGData
+NO_YAML = ("--ckpt_path", "--data.store", "--out")
+"""Options whose values are paths of something else."""
 
 EXAMPLES = {
     "fit": "cerebro fit --config configs/labram/pretrain.yaml --model.optim.lr 5e-4",
@@ -144,9 +147,9 @@ def _ask(verb: str, argv: list[str]) -> _Asked:
     try:
         config = parser.parse_args(argv or ["--help"])
     except ArgumentError as error:
-        raise ConfigError(one_line(verb, str(error), _keys(parser))) from None
+        raise ConfigError(one_line(verb, str(error), _keys(parser), _classes())) from None
     except (TypeError, ValueError) as error:
-        raise ConfigError(one_line(verb, str(error), _keys(parser))) from None
+        raise ConfigError(one_line(verb, str(error), _keys(parser), _classes())) from None
     resolved = yaml.safe_load(parser.dump(config, format="yaml"))
     resolved.pop("config", None)
     return _Asked(parser, config, resolved)
@@ -167,7 +170,7 @@ def _built(asked: _Asked) -> Namespace:
     try:
         return asked.parser.instantiate(asked.config)
     except (TypeError, ValueError) as error:
-        raise ConfigError(one_line("fit", str(error), _keys(asked.parser))) from None
+        raise ConfigError(one_line("fit", str(error), _keys(asked.parser), _classes())) from None
 
 
 def _out(config: Namespace) -> Path:
@@ -192,10 +195,34 @@ def _keys(parser: ArgumentParser) -> list[str]:
     return [action.dest for action in parser._actions if action.dest not in ("help", "config")]
 
 
+def _classes() -> list[str]:
+    """Names of the classes that a config may use."""
+    found: list[str] = []
+    waiting: list[type] = [Encoder, Objective, Readout, WindowSource]
+    while waiting:
+        below: list[type] = waiting.pop().__subclasses__()
+        found += [cls.__name__ for cls in below if not cls.__name__.startswith("_")]
+        waiting += below
+    return found
+
+
 def _yaml_files(argv: list[str]) -> list[Path]:
-    values = [part for argument in argv for part in argument.split("=", 1)]
-    named = [value for value in values if value.endswith((".yaml", ".yml")) and not value.startswith("-")]
-    return [Path(value) for value in named]
+    """Files on the command line that a parser would read as YAML, whatever their names end in."""
+    files, option = [], ""
+    for argument in argv:
+        name, equals, value = argument.partition("=") if argument.startswith("-") else (option, "=", argument)
+        option = "" if equals else name
+        is_yaml = value.endswith((".yaml", ".yml")) or name == "--config" or _is_file(Path(value))
+        if equals and is_yaml and name not in NO_YAML:
+            files.append(Path(value))
+    return files
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a value that no file could be called
+        return False
 
 
 def _check_tree(path: Path, seen: set[Path]) -> None:
@@ -212,7 +239,11 @@ def _check_tree(path: Path, seen: set[Path]) -> None:
         elif isinstance(node, list):
             for value in node:
                 walk(value)
-        elif isinstance(node, str) and node.endswith((".yaml", ".yml")):
+        elif isinstance(node, str) and node.endswith((".yaml", ".yml")) and not _is_file(path.parent / node):
+            raise ConfigError(
+                f"config {node} not found, which {path} names; paths in a YAML are relative to that file."
+            )
+        elif isinstance(node, str) and not node.endswith(".ckpt") and _is_file(path.parent / node):
             _check_tree(path.parent / node, seen)
 
     walk(yaml.safe_load(path.read_text(encoding="utf-8")))

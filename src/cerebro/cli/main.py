@@ -4,6 +4,7 @@ Verbs are imported when they are called, so that ``cerebro --help`` answers at o
 """
 
 import contextlib
+import errno
 import importlib
 import os
 import signal
@@ -35,6 +36,10 @@ VERBS: dict[str, tuple[str, str, str]] = {
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+USERS_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT)
+"""What an operating system answers to a path that a user can mend; anything else is a fault of cerebro."""
+
+
 class _Terminated(BaseException):
     """SIGTERM arrived while a verb ran that does not handle it itself."""
 
@@ -62,6 +67,10 @@ def main(argv: list[str] | None = None) -> int:
             return run(arguments[1:])
     except CerebroError as error:
         return _mistake(" ".join(str(error).split()))
+    except OSError as error:
+        if error.errno not in USERS_ERRORS:
+            raise
+        return _mistake(f"{error.filename or 'a file'}: {error.strerror}; choose another path, or change this one.")
     except SystemExit as end:  # argparse prints its own line
         return end.code if isinstance(end.code, int) else (0 if end.code is None else _mistake(str(end.code)))
     except KeyboardInterrupt:

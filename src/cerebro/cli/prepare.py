@@ -132,7 +132,8 @@ def read_config(path: Path) -> PrepareConfig:
         made = parser.instantiate(config)
     except (ArgumentError, TypeError, ValueError) as error:
         known = list(parser.get_defaults().keys())
-        raise ConfigError(f"config {path}: {one_line('prepare', str(error), known)}") from None
+        readers = [reader.__name__ for reader in Reader.__subclasses__()]
+        raise ConfigError(f"config {path}: {one_line('prepare', str(error), known, readers)}") from None
     check_between("max_failed_share", made.max_failed_share, -1e-9, 1)
     return PrepareConfig(made.reader, made.preprocessing, made.lsb_uV, made.max_failed_share)
 

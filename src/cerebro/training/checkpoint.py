@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from cerebro.errors import CheckpointError
 from cerebro.files import write_atomically
 
 STAMP = "cerebro"  # key of the stamp in the checkpoint
+_ADDRESS = re.compile(r"[a-z][a-z0-9+]+:/")  # Path makes one slash of two
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def _load_plain(path: Path) -> dict[str, Any]:
+    if _ADDRESS.match(str(path)):
+        raise CheckpointError(
+            f"checkpoint {path} not found: it is an address, and cerebro loads files only; download it and give the "
+            "path."
+        )
     if not path.is_file():
         raise CheckpointError(f"checkpoint {path} not found; train that phase first or give the path of a .ckpt file.")
     try:

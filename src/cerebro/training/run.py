@@ -161,6 +161,11 @@ class RunKeys:
     allow_seen_participants: bool = False
     mlflow: MLflowKeys = MLflowKeys()  # noqa: RUF009  frozen
 
+    def __post_init__(self) -> None:
+        for name in ("seed", "checkpoint_every_steps", "patience"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name}={getattr(self, name)} is negative; set {name} to 0 or more.")
+
 
 def fit(
     build: Callable[[SignalSpec], Phase],
