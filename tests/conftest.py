@@ -67,6 +67,7 @@ def toy_eeg(toy_signal: SignalSpec) -> Callable[..., EEGBatch]:
             pair=rows // 2 % 8,
             targets={"trait": trait, "state": (trait > 0).float()},
             known={"trait": torch.ones(n, dtype=torch.bool), "state": torch.ones(n, dtype=torch.bool)},
+            is_padded=False,
         )
 
     return build

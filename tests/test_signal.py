@@ -21,6 +21,7 @@ def raw_batch(counts: torch.Tensor, scale: float) -> RawBatch:
         pair=number,
         targets={"age": torch.ones(b)},
         known={"age": torch.ones(b, dtype=torch.bool)},
+        is_padded=False,
     )
 
 
@@ -38,6 +39,8 @@ def test_a_moved_batch_keeps_every_field():
     moved = batch.to(torch.device("cpu"))
     assert torch.equal(moved.targets["age"], batch.targets["age"])
     assert len(moved) == 2
+    assert not moved.is_padded
+    assert not moved.to_microvolts().to(torch.device("cpu")).is_padded
 
 
 def test_a_signal_refuses_a_channel_twice_and_a_missing_position():

@@ -68,6 +68,7 @@ class EEGBatch:
     pair: Int64[Tensor, " B"]  # equal = same film or state at the same time; -1 = none
     targets: dict[str, Float[Tensor, " B"]] = field(default_factory=dict)
     known: dict[str, Bool[Tensor, " B"]] = field(default_factory=dict)  # False where the label is missing
+    is_padded: bool = True  # False promises that no channel is -1 and every n_valid is T: no look at the tensors needed
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "EEGBatch":
         """Copy to ``device``."""
@@ -92,6 +93,7 @@ class RawBatch:
     pair: Int64[Tensor, " B"]
     targets: dict[str, Float[Tensor, " B"]] = field(default_factory=dict)
     known: dict[str, Bool[Tensor, " B"]] = field(default_factory=dict)
+    is_padded: bool = True  # as in EEGBatch; whoever makes the batch knows it without reading a tensor
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "RawBatch":
         """Copy to ``device``: half the bytes of float32."""
@@ -112,6 +114,7 @@ class RawBatch:
             pair=self.pair,
             targets=self.targets,
             known=self.known,
+            is_padded=self.is_padded,
         )
 
     def __len__(self) -> int:
@@ -119,11 +122,13 @@ class RawBatch:
 
 
 def _to(batch: Batch, device: torch.device, non_blocking: bool) -> Batch:
-    moved: dict[str, Tensor | dict[str, Tensor]] = {}
+    moved: dict[str, Tensor | dict[str, Tensor] | bool] = {}
     for entry in fields(batch):
         value = getattr(batch, entry.name)
         if isinstance(value, dict):
             moved[entry.name] = {name: tensor.to(device, non_blocking=non_blocking) for name, tensor in value.items()}
+        elif isinstance(value, bool):
+            moved[entry.name] = value
         else:
             moved[entry.name] = value.to(device, non_blocking=non_blocking)
     return replace(batch, **moved)  # type: ignore[arg-type]

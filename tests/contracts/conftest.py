@@ -31,6 +31,6 @@ def pad() -> Callable[[EEGBatch], EEGBatch]:
         eeg = torch.full((n, c + 2, t + 100), 37.0)
         eeg[:, :c, :t] = batch.eeg
         channel = torch.cat([batch.channel, torch.full((n, 2), -1)], dim=1)
-        return replace(batch, eeg=eeg, channel=channel)
+        return replace(batch, eeg=eeg, channel=channel, is_padded=True)
 
     return padded

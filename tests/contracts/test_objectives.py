@@ -1,11 +1,13 @@
 """What every objective promises."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import cerebro.objectives  # registers every objective
 from cerebro.encoders.base import Encoder
@@ -171,6 +173,46 @@ def test_bfloat16_gives_nearly_the_same_loss(build: Any, toy_eeg: Any) -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             rounded = objective(encoder, batch).total
     assert abs(float(rounded - exact)) < 0.05 * abs(float(exact)) + 0.02
+
+
+class HostWaits(TorchDispatchMode):
+    """Notes every operation that would make the host wait for an accelerator: shapes or numbers made of values."""
+
+    NAMES = ("_local_scalar_dense", "is_nonzero", "item", "nonzero", "masked_select", "bincount", "unique", "equal")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        indices = args[1] if name.startswith(("index", "_index_put", "_unsafe_index")) and len(args) > 1 else ()
+        is_masked = isinstance(indices, (list, tuple)) and any(
+            index is not None and index.dtype in (torch.bool, torch.uint8) for index in indices
+        )
+        if name.startswith(self.NAMES) or is_masked:
+            self.found.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_training_step_without_padding_never_makes_the_host_wait(build: Any, toy_eeg: Any) -> None:
+    encoder, objective = build()
+    batch = toy_eeg(8)
+    with HostWaits() as waits:
+        objective(encoder, batch).total.backward()
+        objective.after_step(encoder, 0.5)
+    assert waits.found == []
+
+
+def test_a_batch_that_is_called_padded_without_need_gives_the_same_loss(build: Any, toy_eeg: Any) -> None:
+    encoder, objective = build()
+    encoder.eval()
+    objective.eval()
+    batch = toy_eeg(8)
+    with torch.no_grad():
+        plain, checked = (objective(encoder, replace(batch, is_padded=padded)) for padded in (False, True))
+    torch.testing.assert_close(checked.total, plain.total, rtol=1e-4, atol=1e-5)
+    assert set(checked.parts) == set(plain.parts)
 
 
 def test_every_objective_can_be_named_in_a_config() -> None:

@@ -58,6 +58,8 @@ def frozen(batch):
 def test_a_batch_carries_everything_that_is_known_of_its_windows(store):
     loader = loader_of(store)
     batch = next(iter(loader))
+    assert not batch.is_padded
+    assert bool((batch.channel >= 0).all() & (batch.n_valid == batch.counts.shape[1]).all())
     table = loader.maker.reader.table
     assert batch.counts.shape == (4, 200, 2)
     assert np.array_equal(batch.recording, table.recording[batch.sample.numpy()])

@@ -86,6 +86,7 @@ def batch_of(reference: dict[str, Tensor]) -> EEGBatch:
         recording=rows,
         participant=rows,
         pair=torch.full_like(rows, -1),
+        is_padded=False,
     )
 
 

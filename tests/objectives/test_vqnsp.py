@@ -57,7 +57,9 @@ def test_padding_changes_neither_loss_nor_codes(toy_signal: SignalSpec, toy_eeg:
     batch = toy_eeg(4)
     wider = torch.full((4, 8, 300), 37.0)
     wider[:, :6, :200] = batch.eeg
-    padded = replace(batch, eeg=wider, channel=torch.cat([batch.channel, torch.full((4, 2), -1)], dim=1))
+    padded = replace(
+        batch, eeg=wider, channel=torch.cat([batch.channel, torch.full((4, 2), -1)], dim=1), is_padded=True
+    )
     with torch.no_grad():
         torch.testing.assert_close(objective(encoder, padded).total, objective(encoder, batch).total)
     assert torch.equal(objective.codes(encoder, padded)[:, :6, :2], objective.codes(encoder, batch))

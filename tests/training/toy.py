@@ -147,6 +147,7 @@ class ToyLoader:
             pair=torch.full((n,), -1),
             targets={"y": torch.from_numpy(y).float(), "sex": torch.from_numpy((y > 0).astype(np.float32))},
             known={"y": torch.from_numpy(sample % 7 != 0), "sex": torch.ones(n, dtype=torch.bool)},
+            is_padded=False,
         )
 
 

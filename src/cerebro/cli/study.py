@@ -8,13 +8,9 @@ from typing import NoReturn
 from cerebro.cli.main import main
 from cerebro.errors import ConfigError
 from cerebro.files import read_json
-from cerebro.report.page import write_report
-from cerebro.study.baselines import make_baselines
 from cerebro.study.execute import check_executor, make_data, run_plan, store_hash
 from cerebro.study.plan import UNPREPARED, Plan, installed_code_version, plan_study
 from cerebro.study.recipe import Recipe, read_recipe
-from cerebro.study.results import make_results
-from cerebro.study.table import results_table
 
 RUN_EXAMPLE = """\
 examples:
@@ -65,6 +61,12 @@ def run(argv: list[str]) -> int:
         code = run_plan(_plan(recipe, out, asked.variant, seeds), main, _say)
     if code != 0:
         return code
+    # Imported here, so that a plan is printed within a second: they bring Lightning, the encoders and pandas.
+    from cerebro.report.page import write_report
+    from cerebro.study.baselines import make_baselines
+    from cerebro.study.results import make_results
+    from cerebro.study.table import results_table
+
     make_baselines(read_json(out / "study.json"), out, _say)
     results = make_results(out)
     print(results_table(results))
@@ -84,6 +86,9 @@ def report(argv: list[str]) -> int:
     parser.add_argument("folder", type=Path, help="folder of `cerebro run`")
     parser.add_argument("--out", type=Path, help="page to write (default FOLDER/report.html)")
     asked = parser.parse_args(argv)
+    from cerebro.report.page import write_report
+    from cerebro.study.results import make_results
+
     make_results(asked.folder)
     print(f"{write_report(asked.folder, asked.out or asked.folder / 'report.html')} is written")
     return 0

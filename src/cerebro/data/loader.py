@@ -51,6 +51,7 @@ class BatchMaker:
             pair=torch.from_numpy(table.pair[rows]),
             targets=targets,
             known=known,
+            is_padded=False,  # windows lie inside their recordings, and a batch has one montage
         )
 
 

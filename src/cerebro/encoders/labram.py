@@ -136,9 +136,8 @@ class LaBraM(Encoder):
         return int(block.group(1)) + 1 if block else 0
 
     def _padding(self, batch: EEGBatch) -> Bool[Tensor, "B C N"] | None:
-        """Which tokens are no padding, or None if none is, which spares every mask."""
-        valid = self.valid(batch)
-        return None if bool(valid.all()) else valid
+        """Which tokens are no padding, or None for a batch without padding, which spares every mask."""
+        return self.valid(batch) if batch.is_padded else None
 
 
 def official_key(name: str) -> str | None:

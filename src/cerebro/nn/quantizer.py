@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from cerebro.errors import ConfigError, check_between, check_positive
@@ -84,7 +84,7 @@ class CosineCodebook(nn.Module):
         counts = torch.ones(self.n_codes, device=unit.device)
         for _ in range(n_iterations):
             codes = (unit @ weight.T).argmax(dim=-1)
-            counts = torch.bincount(codes, minlength=self.n_codes).to(unit.dtype)
+            counts = count_codes(codes, self.n_codes)
             sums = torch.zeros_like(weight).index_add_(0, codes, unit)
             weight = torch.where(counts[:, None] > 0, F.normalize(sums, dim=-1), weight)
         self.weight.copy_(from_first_process(weight))
@@ -102,7 +102,7 @@ class CosineCodebook(nn.Module):
             with torch.no_grad():
                 codes = (unit @ self.weight.T).argmax(dim=-1)
                 nearest = self.weight[codes]
-                counts = sum_over_processes(torch.bincount(codes, minlength=self.n_codes).to(unit.dtype))
+                counts = sum_over_processes(count_codes(codes, self.n_codes))
             commitment = F.mse_loss(unit, nearest)
             vectors = unit + (nearest - unit).detach()
             if self.training:
@@ -131,3 +131,14 @@ class CosineCodebook(nn.Module):
             use = torch.where(dead, 1.0 / self.n_codes, use)
         self.weight.copy_(weight)
         self.use.copy_(use)
+
+
+def count_codes(
+    codes: Int64[Tensor, " M"], n_codes: int, weight: Bool[Tensor, " M"] | None = None
+) -> Float[Tensor, " K"]:
+    """How often each code occurs where ``weight`` is True (``None``: everywhere); exact below 2**24.
+
+    Unlike ``torch.bincount`` it does not wait for the device.
+    """
+    ones = torch.ones(codes.shape, device=codes.device) if weight is None else weight.float()
+    return torch.zeros(n_codes, device=codes.device).index_add_(0, codes, ones)

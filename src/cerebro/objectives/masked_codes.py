@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from cerebro.encoders.base import Encoder
 from cerebro.errors import ConfigError, check_between
 from cerebro.nn.attention import EPS
+from cerebro.nn.quantizer import count_codes
 from cerebro.objectives.base import Loss, Objective
 from cerebro.objectives.masks import random_mask
 from cerebro.objectives.vqnsp import VQNSP
@@ -113,7 +114,7 @@ class MaskedCodes(Objective):
             losses.append(_mean(F.cross_entropy(logits.transpose(1, 2), target, reduction="none"), counts))
             accuracies.append(_mean((logits.detach().argmax(dim=-1) == target).float(), counts))
         total = torch.stack(losses).sum()
-        in_use = torch.bincount(codes[valid.flatten(1)], minlength=self.head.out_features).float()
+        in_use = count_codes(codes.flatten(), self.head.out_features, weight=valid.flatten())
         parts = {
             "cross_entropy": total.detach() / len(passes),
             "accuracy": torch.stack(accuracies).mean(),

@@ -121,11 +121,13 @@ class VQNSP(Objective):
         """Loss of a batch; hands its tokens on."""
         tokens = encoder(batch) if tokens is None else tokens
         valid = encoder.valid(batch)
-        quantized = self.codebook(self._features(tokens)[valid], batch.key[:1])
+        quantized = self.codebook(_unpadded(self._features(tokens), batch, valid), batch.key[:1])
         amplitude, phase = self.decode(quantized.vectors, batch, valid)
         wanted_amplitude, wanted_phase = self.targets(encoder, batch)
-        amplitude_loss = F.mse_loss(amplitude[valid].float(), wanted_amplitude.value[valid])
-        phase_loss = F.mse_loss(phase[valid].float(), wanted_phase.value[valid])
+        amplitude_loss, phase_loss = (
+            F.mse_loss(_unpadded(rebuilt, batch, valid).float(), _unpadded(wanted, batch, valid))
+            for rebuilt, wanted in ((amplitude, wanted_amplitude.value), (phase, wanted_phase.value))
+        )
         parts = {
             "amplitude": amplitude_loss.detach(),
             "phase": phase_loss.detach(),
@@ -138,16 +140,15 @@ class VQNSP(Objective):
     def codes(self, encoder: Encoder, batch: EEGBatch) -> Int64[Tensor, "B C N"]:
         """Code of every patch; 0 where padded."""
         valid = encoder.valid(batch)
-        codes = torch.zeros(valid.shape, dtype=torch.int64, device=valid.device)
-        codes[valid] = self.codebook.codes(self._features(encoder(batch))[valid])
-        return codes
+        found = self.codebook.codes(self._features(encoder(batch)).flatten(0, 2)).view(valid.shape)
+        return torch.where(valid, found, 0)
 
     def decode(
         self, vectors: Float[Tensor, "M D"], batch: EEGBatch, valid: Bool[Tensor, "B C N"]
     ) -> tuple[Float[Tensor, "B C N F"], Float[Tensor, "B C N G"]]:
         """Amplitude and phase (in the targets' form) from the code vectors of the valid patches."""
         tokens = self.from_code(vectors)  # (M, D)
-        if bool(valid.all()):
+        if not batch.is_padded:
             mixed = self.decoder(tokens.view(*valid.shape, -1), batch.channel)
         else:
             spread = tokens.new_zeros(*valid.shape, tokens.shape[-1])
@@ -178,7 +179,7 @@ class VQNSP(Objective):
         window (for ``official`` those of its phases, too) scale the rebuilt one.
         """
         valid = encoder.valid(batch)
-        quantized = self.codebook(self._features(encoder(batch))[valid], batch.key[:1])
+        quantized = self.codebook(_unpadded(self._features(encoder(batch)), batch, valid), batch.key[:1])
         predicted_amplitude, predicted_phase = self.decode(quantized.vectors, batch, valid)
         amplitude, phase = self.targets(encoder, batch)
         magnitude = (predicted_amplitude * amplitude.sd + amplitude.mean).clamp(min=0)  # (B, C, N, F)
@@ -210,6 +211,11 @@ def _two_layers(n_inputs: int, n_outputs: int) -> nn.Sequential:
         nn.init.trunc_normal_(layer.weight, std=0.02)
         nn.init.zeros_(layer.bias)
     return nn.Sequential(first, nn.Tanh(), second)
+
+
+def _unpadded(value: Float[Tensor, "B C N F"], batch: EEGBatch, valid: Bool[Tensor, "B C N"]) -> Float[Tensor, "M F"]:
+    """Rows of the valid patches; only a padded batch makes the host wait for their number."""
+    return value[valid] if batch.is_padded else value.flatten(0, 2)
 
 
 def _standardise(value: Float[Tensor, "B C N F"], valid: Bool[Tensor, "B C N"]) -> Standardised:
