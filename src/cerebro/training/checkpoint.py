@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from cerebro.errors import CheckpointError
 from cerebro.files import write_atomically
+from cerebro.signal import SignalSpec
 
 STAMP = "cerebro"  # key of the stamp in the checkpoint
 _ADDRESS = re.compile(r"[a-z][a-z0-9+]+:/")  # Path makes one slash of two
@@ -277,6 +278,26 @@ def check_same_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
         raise CheckpointError(
             f"{path} does not fit ({what}): {'; '.join(faults)}; nothing was loaded; give this phase the same encoder "
             "config as the source, or name the parts to move in model.init (take, into, only)."
+        )
+
+
+def check_same_signal(source: Checkpoint, signal: SignalSpec) -> None:
+    """Raise CheckpointError unless a checkpoint was trained on these electrodes at this rate.
+
+    Tensors of equal shape can mean other electrodes: row i of a channel embedding belongs to channel i of its signal.
+    """
+    theirs, path = source.stamp.signal, source.path
+    found, wanted = [str(name) for name in theirs.get("channels", signal.channels)], list(signal.channels)
+    remedy = "prepare a store like the one that it was trained on, or train this phase anew"
+    if found != wanted:
+        first = next((pair for pair in zip(found, wanted, strict=False) if pair[0] != pair[1]), ("none", "none"))
+        raise CheckpointError(
+            f"{path} was trained on other channels: {len(found)} there, {len(wanted)} in this store (first difference: "
+            f"{first[0]} there, {first[1]} here); nothing was loaded; {remedy}."
+        )
+    if (sfreq := theirs.get("sfreq", signal.sfreq)) != signal.sfreq:
+        raise CheckpointError(
+            f"{path} was trained at {sfreq:g} Hz and this store has {signal.sfreq:g} Hz; nothing was loaded; {remedy}."
         )
 
 

@@ -31,6 +31,7 @@ from cerebro.training.checkpoint import (
     Stamp,
     Transfer,
     TransferReport,
+    check_same_signal,
     check_same_tensors,
     describe_new,
     read_checkpoint,
@@ -215,6 +216,8 @@ def fit(
         if given is not None and resumed is None:
             transfers.append(Transfer(given.path))
         sources = {str(transfer.source): read_checkpoint(transfer.source) for transfer in transfers}
+        for source in (*sources.values(), *([] if resumed is None else [resumed])):
+            check_same_signal(source, data.signal)
         stamp = make_stamp(phase, data, config, list(sources.values()), resumed)
         if n_orphans := remove_orphans(keys.out):
             say(f"removed {n_orphans} half-written files of a killed run")
@@ -256,7 +259,7 @@ class _Run:
         self.data, self.reports, self.resumed, self.config, self.say = data, reports, resumed, config, say
         self.train = Positioned(data.train_dataloader())
         self.val: ResumableLoader = data.val_dataloader() if data.participants("val") else NoBatches()
-        self.tracker = Tracker(keys.mlflow, keys.out)
+        self.tracker = Tracker(keys.mlflow, keys.out, say)
         self.keeper = Keeper(
             keys.out,
             stamp,

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from cerebro.signal import SignalSpec
-from cerebro.training.checkpoint import check_same_tensors, read_checkpoint, refuse_seen
+from cerebro.training.checkpoint import check_same_signal, check_same_tensors, read_checkpoint, refuse_seen
 from cerebro.training.evaluate import Evaluation, evaluate
 from cerebro.training.phase import Phase
 from cerebro.training.run import PhaseData, TrainerKeys, isolated_randomness
@@ -57,6 +57,7 @@ def score_phase(
         if stage != "predict" and not scoring.allow_seen_participants:
             seen = checkpoint.stamp.trained if stage == "val" else checkpoint.stamp.seen
             refuse_seen(data.participants(stage), seen, {"val": "validation", "test": "test"}[stage], path)
+        check_same_signal(checkpoint, data.signal)
         phase = build(data.signal)
         check_same_tensors(checkpoint.weights, phase.state_dict(), path, f"all of phase {phase.name!r}")
         phase.load_state_dict(checkpoint.weights)
