@@ -38,7 +38,7 @@ NO_YAML = ("--ckpt_path", "--data.store", "--out")
 """Options whose values are paths of something else."""
 
 EXAMPLES = {
-    "fit": "cerebro fit --config configs/labram/pretrain.yaml --model.optim.lr 5e-4",
+    "fit": "cerebro fit --config configs/demo/tokenizer.yaml --model.optim.lr 5e-4",
     "validate": "cerebro validate --config outputs/challenge1/config.yaml",
     "test": "cerebro test --config outputs/challenge1/config.yaml",
     "predict": "cerebro predict --config outputs/challenge1/config.yaml",
@@ -129,7 +129,12 @@ def make_parser(verb: str) -> ArgumentParser:
         "--monitor", type=str, default="val/loss", help="key of history.jsonl that picks the best epoch"
     )
     parser.add_argument("--monitor_mode", type=Literal["min", "max"], default="min", help="which is better")
-    parser.add_argument("--checkpoint_every_steps", type=int, default=200, help="0 = at the end of epochs only")
+    parser.add_argument(
+        "--checkpoint_every_steps",
+        type=int,
+        default=200,
+        help="optimiser steps between saves; 0 = at the end of epochs only",
+    )
     parser.add_argument("--patience", type=int, default=0, help="epochs without improvement before stopping; 0 = never")
     parser.add_argument("--overwrite", type=bool, default=False, help="train anew in a folder that holds another run")
     parser.add_argument(

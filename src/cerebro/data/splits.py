@@ -70,8 +70,10 @@ class ParticipantSplit:
     test_releases : tuple of str
         Releases whose participants test, all of them, and are never trained on: ``("R5",)`` for HBN. A participant
         who also occurs in another release is held out.
-    n_folds, fold : int
-        ``n_folds`` > 0 leaves participants out by folds: fold number ``fold`` (from 0) tests.
+    n_folds : int
+        Folds that leave participants out in turn; 0 = none, as the shares and releases above say.
+    fold : int
+        Fold that tests, from 0.
     max_train_participants : int
         Train on this many only (the few-labels setting); the same seed gives nested sets. 0 = all.
     max_labelled_participants : int

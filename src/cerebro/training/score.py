@@ -1,5 +1,6 @@
 """Score or apply a checkpoint: validate, test, predict."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +85,7 @@ def score_lines(found: Evaluation) -> list[str]:
 
 def root_device(keys: TrainerKeys) -> torch.device:
     """Device that the trainer would take."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips; warnings stay
     trainer = Trainer(
         accelerator=keys.accelerator,
         devices=1,
