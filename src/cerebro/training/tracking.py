@@ -1,18 +1,27 @@
-"""MLflow: parameters, metrics per epoch, where a run came from. Nothing is pickled, nothing is sent anywhere else."""
+"""MLflow: parameters, metrics per epoch, where a run came from. Nothing is pickled, nothing is sent anywhere else.
+
+Before training starts, an MLflow that does not answer is the user's mistake, in one line. Once it has started, nothing
+that MLflow does can end it: what could not be written is kept, tried once more at the end, and counted in one line.
+"""
 
 import contextlib
 import json
 import logging
 import os
+import socket
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from cerebro.errors import ConfigError
 from cerebro.files import read_json, write_json
+
+FAMILY = ("mlflow", "sqlalchemy", "alembic", "sqlite3", "requests", "urllib3")  # packages whose errors are MLflow's
 
 
 @dataclass(frozen=True)
@@ -38,21 +47,25 @@ class MLflowKeys:
 
 
 class Tracker:
-    """One MLflow run per phase run; a resumed phase goes on with the run whose id is kept in its folder.
+    """One MLflow run per phase run or study; a resumed one goes on with the run whose id is kept in its folder.
 
     Parameters
     ----------
     keys : MLflowKeys
         Where to track.
     out : Path
-        Folder of the phase run; ``mlflow.json`` in it keeps the run's id.
+        Folder of the run; ``mlflow.json`` in it keeps the run's id.
+    say : callable
+        Takes a line for the user.
     """
 
-    def __init__(self, keys: MLflowKeys, out: Path) -> None:
-        self.keys = keys
+    def __init__(self, keys: MLflowKeys, out: Path, say: Callable[[str], None]) -> None:
+        self.keys, self.say = keys, say
         self.path = out / "mlflow.json"
         self.run_id = ""
         self._client: Any = None
+        self._waiting: list[dict[str, Any]] = []  # rows that MLflow has not taken
+        self._is_lost = False  # it failed once; the next try is at the end, so that no epoch waits for it
 
     def start(self, name: str, parameters: dict[str, Any], tags: dict[str, str], history: list[dict[str, Any]]) -> None:
         """Open the run, or the one that a killed process left; rows of ``history`` that it lacks are added."""
@@ -62,29 +75,30 @@ class Tracker:
             with _without_deprecations():
                 self._open(name, parameters, tags, history)
         except Exception as error:
-            if type(error).__module__.split(".")[0] not in ("mlflow", "sqlalchemy"):
+            if not isinstance(error, OSError) and type(error).__module__.split(".")[0] not in FAMILY:
                 raise
-            first = (str(error).strip().splitlines() or ["no message"])[0]
             raise ConfigError(
-                f"MLflow at {self.keys.uri} does not answer ({first[:160]}); mend mlflow.uri or add "
+                f"MLflow at {self.keys.uri} does not answer ({_first_line(error)}); mend mlflow.uri or add "
                 "--mlflow.enabled false."
             ) from None
         write_json(self.path, {"uri": self.keys.uri, "run_id": self.run_id})
 
     def _open(self, name: str, parameters: dict[str, Any], tags: dict[str, str], history: list[dict[str, Any]]) -> None:
         self._client = _client(self.keys.uri)
-        if self.path.exists() and (kept := read_json(self.path))["uri"] == self.keys.uri:
+        kept = read_json(self.path) if self.path.exists() else {"uri": ""}
+        if kept["uri"] == self.keys.uri and _has_run(self._client, kept["run_id"]):
             self.run_id = kept["run_id"]
             self._client.update_run(self.run_id, status="RUNNING")
             logged = {metric.step for metric in self._client.get_metric_history(self.run_id, "train/loss")}
             for row in history:
                 if row["epoch"] not in logged:
-                    self.log(row)
+                    self._send(row)
             return
         if self.keys.parent_run_id:
             tags = tags | {"mlflow.parentRunId": self.keys.parent_run_id}
         run = self._client.create_run(_experiment_id(self._client, self.keys.experiment), run_name=name, tags=tags)
         self.run_id = run.info.run_id
+        write_json(self.path, {"uri": self.keys.uri, "run_id": self.run_id})
         self._log_parameters(parameters)
 
     def _log_parameters(self, parameters: dict[str, Any]) -> None:
@@ -95,9 +109,45 @@ class Tracker:
             self._client.log_batch(self.run_id, params=flat[first : first + 100])
 
     def log(self, row: dict[str, Any]) -> None:
-        """Log one row of the history in a single call."""
+        """Log one row of the history in a single call; a failure is told once and never raised."""
         if not self.run_id:
             return
+        self._waiting.append(row)
+        if self._is_lost:
+            return
+        try:
+            self._send_waiting()
+        except Exception as error:  # a tracker must not cost a training run
+            self._is_lost = True
+            self.say(
+                f"warning: MLflow at {self.keys.uri} does not answer ({_first_line(error)}); training goes on and "
+                "MLflow is tried again at the end; history.jsonl holds every number"
+            )
+
+    def finish(self, state: str, artifacts: list[Path], result: dict[str, Any] | None) -> None:
+        """Close the run with its files; ``state`` is FINISHED, KILLED or FAILED. Never raises."""
+        if not self.run_id:
+            return
+        try:
+            self._send_waiting()
+            with _without_deprecations():
+                for path in artifacts:
+                    self._client.log_artifact(self.run_id, str(path))
+                if result is not None:
+                    self._client.log_text(self.run_id, json.dumps(result, indent=1, sort_keys=True), "run.json")
+                self._client.set_terminated(self.run_id, state)
+        except Exception as error:  # as above: the files of the run are whole
+            self.say(
+                f"warning: MLflow at {self.keys.uri} lacks {len(self._waiting)} epochs, or the end, of run "
+                f"{self.run_id} ({_first_line(error)}); the files in {self.path.parent} are whole"
+            )
+
+    def _send_waiting(self) -> None:
+        while self._waiting:
+            self._send(self._waiting[0])
+            del self._waiting[0]
+
+    def _send(self, row: dict[str, Any]) -> None:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
@@ -108,17 +158,6 @@ class Tracker:
         ]
         with _without_deprecations():
             self._client.log_batch(self.run_id, metrics=metrics)
-
-    def finish(self, state: str, artifacts: list[Path], result: dict[str, Any] | None) -> None:
-        """Close the run with its files; ``state`` is FINISHED, KILLED or FAILED."""
-        if not self.run_id:
-            return
-        with _without_deprecations():
-            for path in artifacts:
-                self._client.log_artifact(self.run_id, str(path))
-            if result is not None:
-                self._client.log_text(self.run_id, json.dumps(result, indent=1, sort_keys=True), "run.json")
-            self._client.set_terminated(self.run_id, state)
 
 
 @contextlib.contextmanager
@@ -131,15 +170,71 @@ def _without_deprecations() -> Iterator[None]:
 
 
 def _client(uri: str) -> Any:
-    """MLflow's client, imported late (3.5 s); its migration chatter is switched off, its warnings are not."""
+    """MLflow's client, imported late (2 s); its migration chatter is switched off, its warnings are not.
+
+    A new database costs another 2.5 s, once. A server that is gone is asked twice and not, as by default, for minutes.
+    """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     from mlflow.tracking import MlflowClient
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    return MlflowClient(tracking_uri=uri)
+    return MlflowClient(tracking_uri=_with_database(uri))
+
+
+def _with_database(uri: str) -> str:
+    """URI whose SQLite file is there, with an absolute path; any other URI as it is.
+
+    The file is made as a whole: MLflow fills an empty one by some fifty migrations in seconds, and a kill within them
+    would leave one that never opens again, for SQLite does not undo a migration that is cut short.
+    """
+    path = Path(uri.removeprefix("sqlite:///"))
+    if not uri.startswith("sqlite:///") or path.name == ":memory:" or "?" in uri:
+        return uri
+    path = path.absolute()
+    if not path.exists():
+        _make_database(path)
+    return f"sqlite:///{path}"
+
+
+def _make_database(path: Path) -> None:
+    from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    start = f".{path.name}.{socket.gethostname()}."
+    for orphan in path.parent.glob(f"{start}*"):  # of killed processes; their numbers come again
+        pid = int(orphan.name.removeprefix(start).partition(".")[0])
+        if pid == os.getpid() or not psutil.pid_exists(pid):
+            orphan.unlink(missing_ok=True)
+    part = path.with_name(f"{start}{os.getpid()}.part")
+    SqlAlchemyStore(f"sqlite:///{part}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH).engine.dispose()
+    try:
+        os.link(part, path)
+    except FileExistsError:  # another process made it in between
+        pass
+    except OSError:  # a file system without hard links
+        os.replace(part, path)
+    part.unlink(missing_ok=True)
+
+
+def _has_run(client: Any, run_id: str) -> bool:
+    """Whether a run is still there; False after the database was deleted."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(client.get_run(run_id).info.lifecycle_stage) == "active"
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
 
 def _experiment_id(client: Any, name: str) -> str:
