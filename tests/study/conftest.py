@@ -86,11 +86,12 @@ class FakeCerebro:
     calls: list[list[str]] = field(default_factory=list)
     fail_at: int = -1
     is_classification: bool = False
+    code: int = 2  # of the call that fails
 
     def __call__(self, argv):
         self.calls.append(argv)
         if len(self.calls) == self.fail_at:
-            return 2
+            return self.code
         if argv[0] == "fit":
             self.fit(argv)
         elif argv[0] == "test":

@@ -43,6 +43,14 @@ def test_a_failed_phase_stops_the_study_and_the_next_run_continues_there(plan, f
     assert [call[0] for call in continuing.calls].count("fit") == 10
 
 
+@pytest.mark.parametrize("code", [130, 143])
+def test_an_interrupted_phase_ends_the_study_with_its_exit_code(plan, fake_cerebro, code):
+    interrupted, lines = fake_cerebro(fail_at=2, code=code), []
+    assert run_plan(plan, interrupted, lines.append) == code
+    assert len(interrupted.calls) == 2
+    assert lines[-1].startswith("interrupted in phase 2 of 13")
+
+
 def test_a_phase_killed_between_fit_and_test_is_only_tested(plan, fake_cerebro):
     run_plan(plan, fake_cerebro(), say=lambda line: None)
     run = next(run for run in plan.runs if run.test)

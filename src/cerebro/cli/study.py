@@ -57,8 +57,6 @@ def run(argv: list[str]) -> int:
         return 0
     _plan(recipe, out, asked.variant, seeds)  # a mistake in the recipe shows before the data are made
     code = make_data(recipe, main, _say)
-    if code == 0:
-        code = run_plan(_plan(recipe, out, asked.variant, seeds), main, _say)
     if code != 0:
         return code
     # Imported here, so that a plan is printed within a second: they bring Lightning, the encoders and pandas.
@@ -66,11 +64,24 @@ def run(argv: list[str]) -> int:
     from cerebro.study.baselines import make_baselines
     from cerebro.study.results import make_results
     from cerebro.study.table import results_table
+    from cerebro.study.tracking import StudyTracker
 
-    make_baselines(read_json(out / "study.json"), out, _say)
-    results = make_results(out)
+    plan = _plan(recipe, out, asked.variant, seeds)
+    tracker = StudyTracker(plan, _say)
+    try:
+        code = run_plan(plan, main, _say, tracker.flags)
+        if code == 0:
+            make_baselines(read_json(out / "study.json"), out, _say)
+            results = make_results(out)
+            page = write_report(out, out / "report.html")
+    except BaseException as error:
+        tracker.stop(1 if isinstance(error, Exception) else 130)
+        raise
+    if code != 0:
+        tracker.stop(code)
+        return code
+    tracker.finish(results, [out / "results.json", page])
     print(results_table(results))
-    page = write_report(out, out / "report.html")
     print(f"\n{out / 'results.json'} and {page} are written")
     return 0
 

@@ -12,6 +12,7 @@ from cerebro.study.recipe import Recipe
 
 Command = Callable[[list[str]], int]  # arguments after ``cerebro`` -> exit code
 Say = Callable[[str], None]
+INTERRUPTED = (130, 143)  # exit codes after SIGINT and SIGTERM
 
 
 def check_executor(name: str) -> None:
@@ -42,7 +43,7 @@ def make_data(recipe: Recipe, command: Command, say: Say) -> int:
     return 0
 
 
-def run_plan(plan: Plan, command: Command, say: Say) -> int:
+def run_plan(plan: Plan, command: Command, say: Say, fit_flags: Callable[[Run], list[str]] = lambda run: []) -> int:
     """Run every command of the plan that is not finished.
 
     Parameters
@@ -53,11 +54,13 @@ def run_plan(plan: Plan, command: Command, say: Say) -> int:
         Runs one command in this process; gives its exit code.
     say : callable
         Takes each line about the overall progress.
+    fit_flags : callable
+        Gives what to add to the ``cerebro fit`` of a run, such as its parent in MLflow; asked only if it has to run.
 
     Returns
     -------
     int
-        0, or the exit code of the command that failed.
+        0, or the exit code of the command that failed or was interrupted (130, 143): nothing runs after it.
     """
     with lock_folder(plan.out, f"cerebro run {plan.recipe.path}"):
         write_json(plan.out / "study.json", describe(plan))
@@ -69,9 +72,10 @@ def run_plan(plan: Plan, command: Command, say: Say) -> int:
                 say(f"{place}: finished before, reused from {run.folder}")
                 continue
             say(f"{place} ...")
-            code = _run_phase(run, command)
+            code = _run_phase(run, command, fit_flags)
             if code != 0:
-                say(f"stopped in {place} (exit code {code}); the same command continues from here.")
+                how = "interrupted" if code in INTERRUPTED else "stopped"
+                say(f"{how} in {place} (exit code {code}); the same command continues from here.")
                 return code
             gc.collect()  # a finished trainer holds cycles; the next phase needs the memory
     return 0
@@ -87,9 +91,9 @@ def _is_fitted(run: Run) -> bool:
     return report.is_file() and read_json(report).get("state") == "finished"
 
 
-def _run_phase(run: Run, command: Command) -> int:
+def _run_phase(run: Run, command: Command, fit_flags: Callable[[Run], list[str]]) -> int:
     if not _is_fitted(run):
-        code = command(list(run.fit[1:]))
+        code = command([*run.fit[1:], *fit_flags(run)])
         if code != 0:
             return code
     return command(list(run.test[1:])) if run.test else 0
