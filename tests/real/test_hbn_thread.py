@@ -1,4 +1,4 @@
-"""Signals simulated onto 20 real HBN recordings go all the way: store, tokenizer, Challenge 1, test on held-out people."""
+"""Signals simulated onto 20 real HBN recordings go all the way: store, tokenizer, Challenge 1, held-out people."""
 
 import json
 import os
