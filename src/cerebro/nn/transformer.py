@@ -4,6 +4,7 @@ import math
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
@@ -99,7 +100,8 @@ class TokenTransformer(nn.Module):
             Give these tokens, all of them in ``keep``; ``None``: the kept ones. The last block computes no others.
         """
         n_batch, n_channels, n_patches, _ = tokens.shape
-        position = self.channel_embedding[channel + 1]  # (B, C, D); padding gets row 0 and is masked
+        # F.embedding, not an index: its gradient is summed in a fixed order on any number of threads
+        position = F.embedding(channel + 1, self.channel_embedding)  # (B, C, D); padding gets row 0 and is masked
         x = (tokens + position[:, :, None] + self.time_embedding[:n_patches]).flatten(1, 2)  # (B, C N, D)
         at_class = position[:, 0] if self.class_position == "official" else self.channel_embedding[0]
         first = (self.class_token + at_class).expand(n_batch, -1)[:, None].to(x.dtype)  # (B, 1, D)
