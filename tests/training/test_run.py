@@ -125,6 +125,8 @@ def test_a_run_resumed_at_any_step_is_bit_identical(
     for key in ("weights_sha256", "last_weights_sha256", "best"):
         assert ours[key] == theirs[key]
     assert history(tmp_path) == history(whole)
+    with np.load(tmp_path / "predictions_val.npz") as ours, np.load(whole / "predictions_val.npz") as theirs:
+        assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
     assert read_checkpoint(tmp_path / "last.ckpt").weights["objective.n_starts"] == 1  # start() is never repeated
 
 

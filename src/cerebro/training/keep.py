@@ -24,7 +24,7 @@ from cerebro.errors import ConfigError
 from cerebro.files import write_atomically
 from cerebro.signal import RawBatch
 from cerebro.training.checkpoint import STAMP, Stamp, weights_sha256
-from cerebro.training.evaluate import evaluate
+from cerebro.training.evaluate import Evaluation, evaluate
 from cerebro.training.phase import Phase
 
 
@@ -132,6 +132,7 @@ class Keeper(Callback):
         self.position = {"epoch": 0, "step": 0}
         self.seconds = 0.0
         self.is_stopped_early = False
+        self.best_evaluation: Evaluation | None = None  # of the best epoch, if this process made it
         self._resumed: dict[str, Any] = {}
         self._signum = 0
         self._since = time.monotonic()
@@ -233,8 +234,8 @@ class Keeper(Callback):
         phase.watch.settle()
         row: dict[str, Any] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
         row |= {f"train/{part}": value for part, value in phase.epoch_means().items()}
-        if len(self.val):
-            row |= evaluate(phase, self.val, self.precision).rows("val")
+        found = evaluate(phase, self.val, self.precision) if len(self.val) else None
+        row |= {} if found is None else found.rows("val")
         row["lr"] = phase.current_lr()
         self._count_time()
         row["seconds"] = round(self._epoch_seconds, 3)
@@ -246,6 +247,7 @@ class Keeper(Callback):
             raise ConfigError(f"monitor={self.monitor} is not measured in this phase; set monitor to one of {known}.")
         is_best = self._is_best(row)
         if is_best:
+            self.best_evaluation = found
             self.best |= {"value": row.get(self.monitor), "epoch": row["epoch"]}
         elif self.patience and row["epoch"] - (self.best["epoch"] or 0) >= self.patience:
             self.is_stopped_early = trainer.should_stop = True

@@ -362,9 +362,10 @@ class _Run:
         best = read_checkpoint(out / "best.ckpt")
         phase.load_state_dict(best.weights)
         if len(self.val):
-            evaluate(phase, self.val, self.trainer_keys.precision, with_losses=False).write(
-                out / "predictions_val.npz", self.data.participant_keys()
-            )
+            found = keeper.best_evaluation  # none if an earlier process saw the best epoch
+            if found is None:
+                found = evaluate(phase, self.val, self.trainer_keys.precision, with_losses=False)
+            found.write(out / "predictions_val.npz", self.data.participant_keys())
             write_showcase(out / "showcase.npz", phase, self.val)
         write_history(out / "history.jsonl", keeper.history)
         result = {
