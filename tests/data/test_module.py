@@ -71,9 +71,9 @@ def test_the_signal_says_what_a_model_must_know(store):
     assert (signal.channels, signal.sfreq, signal.n_times, signal.targets) == (("Fz", "Cz"), 100.0, 200, ("p_factor",))
 
 
-def test_setup_prints_one_line_with_counts_and_omissions(store, caplog):
+def test_setup_logs_one_line_with_counts_and_omissions(store, caplog):
     data = data_of(store, StimulusWindows(), targets=("response_time", "p_factor"))
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="cerebro"):
         data.setup("fit")
         data.setup("fit")
     assert len(caplog.messages) == 1

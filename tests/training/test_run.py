@@ -13,9 +13,10 @@ from cerebro.errors import CheckpointError, ConfigError
 from cerebro.training.checkpoint import Transfer, read_checkpoint
 from cerebro.training.health import NonFiniteLoss
 from cerebro.training.keep import Interrupted, Keeper
+from cerebro.training.keys import RunKeys, TrainerKeys
 from cerebro.training.optim import Optim
 from cerebro.training.phase import Phase
-from cerebro.training.run import RunKeys, TrainerKeys, fit
+from cerebro.training.run import fit
 from cerebro.training.score import Scoring, score_phase
 from cerebro.training.tracking import MLflowKeys
 

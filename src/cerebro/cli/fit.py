@@ -25,10 +25,11 @@ from cerebro.readouts import Readout
 from cerebro.signal import SignalSpec
 from cerebro.training.health import NonFiniteLoss
 from cerebro.training.keep import Interrupted
+from cerebro.training.keys import RunKeys, TrainerKeys
 from cerebro.training.phase import Phase
-from cerebro.training.run import PhaseData, RunKeys, TrainerKeys
 from cerebro.training.run import fit as fit_phase
 from cerebro.training.score import Scoring, score_phase
+from cerebro.training.stamp import PhaseData
 from cerebro.training.tracking import MLflowKeys
 from cerebro.yaml_safety import check_yaml
 

@@ -1,5 +1,6 @@
 """The one LightningDataModule: a store, a way to cut windows, a split by participant, and loaders over them."""
 
+import logging
 from pathlib import Path
 from typing import Literal
 
@@ -7,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_only
 
 from cerebro.data.loader import BatchLoader, BatchMaker
 from cerebro.data.sampling import FixedOrder, Order, PairedOrder, Rows, ShuffledOrder, evenly_spaced
@@ -91,7 +92,7 @@ class EEGData(LightningDataModule):
         self._labels = resolve(self.targets, self._table, self._store.participants, np.asarray(may_use, bool))
         self._signal = signal_of(self._store, self._table.n_times, self.targets)
         self._is_set_up = True
-        rank_zero_info(self.summary())
+        _log(logging.INFO, self.summary())
 
     @property
     def signal(self) -> SignalSpec:
@@ -232,7 +233,7 @@ class EEGData(LightningDataModule):
 
     def _loader(self, order: Order, is_training: bool) -> BatchLoader:
         for line in order.left_out:
-            rank_zero_info(f"data {self.store_path.name}: {line}")
+            _log(logging.WARNING, f"data {self.store_path.name}: {line}")
         reader = WindowReader(self._store, self._table, pin_memory=torch.cuda.is_available())
         maker = BatchMaker(reader, self._labels, channel_rows(self._store, self._signal), self.seed)
         rank, world_size = self._world()
@@ -242,3 +243,9 @@ class EEGData(LightningDataModule):
         if self.trainer is None:
             return 0, 1
         return self.trainer.global_rank, self.trainer.world_size
+
+
+@rank_zero_only
+def _log(level: int, line: str) -> None:
+    """Log under our own name: Lightning's loggers are turned down for its tips."""
+    logging.getLogger(__name__).log(level, line)

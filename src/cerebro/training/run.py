@@ -1,26 +1,15 @@
 """One phase run from an empty folder to run.json: start or resume, hand over weights, train, and leave a record."""
 
-import contextlib
-import hashlib
-import json
 import logging
-import random
-import resource
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any
 
-import numpy as np
 import torch
 import yaml
 from lightning.pytorch import Trainer
 
-import cerebro
 from cerebro.errors import CheckpointError, ConfigError
 from cerebro.files import lock_folder, read_json, write_atomically, write_json
 from cerebro.signal import EEGBatch, SignalSpec
@@ -43,129 +32,12 @@ from cerebro.training.checkpoint import (
 from cerebro.training.evaluate import evaluate, write_showcase
 from cerebro.training.freeze import FreezeEncoder
 from cerebro.training.health import NonFiniteLoss
-from cerebro.training.keep import (
-    Keeper,
-    NoBatches,
-    Positioned,
-    ResumableLoader,
-    random_state,
-    restore_random_state,
-    write_history,
-)
+from cerebro.training.keep import Keeper, NoBatches, Positioned, ResumableLoader, write_history
+from cerebro.training.keys import RunKeys, TrainerKeys
 from cerebro.training.phase import Phase
-from cerebro.training.tracking import MLflowKeys, Tracker
-
-UNHASHED = ("out", "overwrite", "allow_seen_participants", "mlflow", "ckpt_path", "config", "checkpoint_every_steps")
-"""Keys that do not change what a run computes; paths of stores and sources are replaced by their content hashes."""
-
-
-@runtime_checkable
-class PhaseData(Protocol):
-    """What a phase asks of its data; `cerebro.data.module.EEGData` gives it."""
-
-    @property
-    def signal(self) -> SignalSpec:
-        """What a model must know, after ``setup``."""
-
-    @property
-    def data_hash(self) -> str:
-        """Hash of the store's content."""
-
-    def participant_keys(self) -> tuple[str, ...]:
-        """``corpus:id`` of each number in ``EEGBatch.participant``."""
-
-    def participants(self, stage: Literal["train", "val", "test"]) -> tuple[str, ...]:
-        """Sorted ``corpus:id`` keys of a stage."""
-
-    def setup(self, stage: str) -> None:
-        """Open the store and cut the windows."""
-
-    def summary(self) -> str:
-        """Participants, windows, what was left out and which labels are missing, in one line."""
-
-    def train_dataloader(self) -> ResumableLoader:
-        """Shuffled batches."""
-
-    def val_dataloader(self) -> ResumableLoader:
-        """Validation batches in a fixed order; may be empty."""
-
-    def test_dataloader(self) -> ResumableLoader:
-        """Test batches in a fixed order."""
-
-    def predict_dataloader(self) -> ResumableLoader:
-        """All batches in a fixed order."""
-
-
-@dataclass(frozen=True)
-class TrainerKeys:
-    """The few keys of Lightning's Trainer that a phase config sets.
-
-    Parameters
-    ----------
-    max_epochs : int
-        Epochs, > 0.
-    accumulate_grad_batches : int
-        Batches per optimiser step, > 0.
-    precision : str
-        ``32-true`` or ``bf16-mixed``.
-    accelerator : str
-        ``auto`` takes a GPU if there is one.
-    devices : int
-        Devices of this machine.
-    """
-
-    max_epochs: int = 10
-    accumulate_grad_batches: int = 1
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    devices: int = 1
-
-    def __post_init__(self) -> None:
-        for name in ("max_epochs", "accumulate_grad_batches", "devices"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"trainer.{name}={getattr(self, name)} must be 1 or more; set trainer.{name}.")
-
-
-@dataclass(frozen=True)
-class RunKeys:
-    """How a run is kept.
-
-    Parameters
-    ----------
-    out : Path
-        Folder of the run.
-    seed : int
-        Seed of the initial weights and of everything that asks a global generator.
-    monitor : str
-        Key of the history that picks the best epoch, e.g. ``val/loss`` or ``val/nrmse_p_factor``.
-    monitor_mode : str
-        ``min`` or ``max``.
-    checkpoint_every_steps : int
-        Optimiser steps between checkpoints inside an epoch; 0 = only at the end of an epoch.
-    patience : int
-        Epochs without improvement after which training stops; 0 = never.
-    overwrite : bool
-        Start anew in a folder that holds another run.
-    allow_seen_participants : bool
-        Evaluate on participants that went into the weights.
-    mlflow : MLflowKeys
-        Where the run is tracked.
-    """
-
-    out: Path
-    seed: int = 0
-    monitor: str = "val/loss"
-    monitor_mode: Literal["min", "max"] = "min"
-    checkpoint_every_steps: int = 200
-    patience: int = 0
-    overwrite: bool = False
-    allow_seen_participants: bool = False
-    mlflow: MLflowKeys = MLflowKeys()  # noqa: RUF009  frozen
-
-    def __post_init__(self) -> None:
-        for name in ("seed", "checkpoint_every_steps", "patience"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name}={getattr(self, name)} is negative; set {name} to 0 or more.")
+from cerebro.training.process import isolated_randomness, peak_memory_mb, restart_peak_memory
+from cerebro.training.stamp import PhaseData, make_stamp
+from cerebro.training.tracking import Tracker
 
 
 def fit(
@@ -218,7 +90,7 @@ def fit(
         sources = {str(transfer.source): read_checkpoint(transfer.source) for transfer in transfers}
         for source in (*sources.values(), *([] if resumed is None else [resumed])):
             check_same_signal(source, data.signal)
-        stamp = make_stamp(phase, data, config, list(sources.values()), resumed)
+        stamp = make_stamp(phase.name, data, config, list(sources.values()), resumed)
         if n_orphans := remove_orphans(keys.out):
             say(f"removed {n_orphans} half-written files of a killed run")
         finished, own = _look_into(keys, stamp)
@@ -404,38 +276,6 @@ class _StartBatches:
             yield raw.to(self.device).to_microvolts()
 
 
-def make_stamp(
-    phase: Phase, data: PhaseData, config: dict[str, Any], sources: list[Checkpoint], resumed: Checkpoint | None
-) -> Stamp:
-    """What the checkpoints of this run will say of themselves."""
-    train, val = list(data.participants("train")), list(data.participants("val"))
-    chain = [source.stamp for source in sources] + ([] if resumed is None else [resumed.stamp])
-    trained = set(train).union(*(stamp.trained for stamp in chain))
-    seen = trained.union(val, *(stamp.seen for stamp in chain))
-    return Stamp(
-        phase=phase.name,
-        version=cerebro.__version__,
-        git_commit=git_commit(),
-        data_hash=data.data_hash,
-        config_hash=config_hash(config),
-        config=config,
-        signal=asdict(data.signal),
-        participants={"train": train, "val": val},
-        trained=sorted(trained),
-        seen=sorted(seen),
-        inputs={str(source.path): source.stamp.weights_sha256 for source in sources},
-    )
-
-
-def config_hash(config: dict[str, Any]) -> str:
-    """SHA-256 of what a resolved config computes: without output keys and without paths of data and sources."""
-    kept = {key: value for key, value in config.items() if key not in UNHASHED}
-    kept["data"] = {key: value for key, value in config["data"].items() if key != "store"}
-    init = [{**transfer, "source": ""} for transfer in config["model"].get("init") or []]
-    kept["model"] = config["model"] | {"init": init}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
-
-
 def _look_into(keys: RunKeys, stamp: Stamp) -> tuple[dict[str, Any] | None, Checkpoint | None]:
     """What the output folder holds: the record of this run if it is finished, its last checkpoint if it is not."""
     out = keys.out
@@ -500,47 +340,3 @@ def _writer(text: str) -> Callable[[Any], None]:
         file.write(text.encode())
 
     return write
-
-
-@contextlib.contextmanager
-def isolated_randomness(seed: int) -> Iterator[None]:
-    """Seed the global generators, and put them back as they were afterwards."""
-    before = random_state()
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002  the global generator, for code that asks it
-    torch.manual_seed(seed)
-    try:
-        yield
-    finally:
-        restore_random_state(before)
-
-
-@lru_cache(maxsize=1)
-def git_commit() -> str:
-    """Commit of the running code, ``-dirty`` if it was changed since; its version where there is no repository."""
-    folder = Path(__file__).resolve().parent
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return f"cerebro {cerebro.__version__}"
-    return found.stdout.strip() or f"cerebro {cerebro.__version__}"
-
-
-def restart_peak_memory() -> None:
-    """Forget the peak of what this process did before, where the system can (Linux)."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-
-
-def peak_memory_mb() -> float:
-    """Peak resident memory in MB since `restart_peak_memory`, or of the whole process where that is not known."""
-    if sys.platform == "linux":
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 1024

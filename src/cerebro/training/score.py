@@ -12,8 +12,10 @@ from lightning.pytorch import Trainer
 from cerebro.signal import SignalSpec
 from cerebro.training.checkpoint import check_same_signal, check_same_tensors, read_checkpoint, refuse_seen
 from cerebro.training.evaluate import Evaluation, evaluate
+from cerebro.training.keys import TrainerKeys
 from cerebro.training.phase import Phase
-from cerebro.training.run import PhaseData, TrainerKeys, isolated_randomness
+from cerebro.training.process import isolated_randomness
+from cerebro.training.stamp import PhaseData
 
 Stage = Literal["val", "test", "predict"]
 

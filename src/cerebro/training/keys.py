@@ -1,0 +1,80 @@
+"""The keys of a phase config that are not of the model or the data: those of the trainer and of the run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cerebro.errors import ConfigError
+from cerebro.training.tracking import MLflowKeys
+
+
+@dataclass(frozen=True)
+class TrainerKeys:
+    """The few keys of Lightning's Trainer that a phase config sets.
+
+    Parameters
+    ----------
+    max_epochs : int
+        Epochs, > 0.
+    accumulate_grad_batches : int
+        Batches per optimiser step, > 0.
+    precision : str
+        ``32-true`` or ``bf16-mixed``.
+    accelerator : str
+        ``auto`` takes a GPU if there is one.
+    devices : int
+        Devices of this machine.
+    """
+
+    max_epochs: int = 10
+    accumulate_grad_batches: int = 1
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("max_epochs", "accumulate_grad_batches", "devices"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"trainer.{name}={getattr(self, name)} must be 1 or more; set trainer.{name}.")
+
+
+@dataclass(frozen=True)
+class RunKeys:
+    """How a run is kept.
+
+    Parameters
+    ----------
+    out : Path
+        Folder of the run.
+    seed : int
+        Seed of the initial weights and of everything that asks a global generator.
+    monitor : str
+        Key of the history that picks the best epoch, e.g. ``val/loss`` or ``val/nrmse_p_factor``.
+    monitor_mode : str
+        ``min`` or ``max``.
+    checkpoint_every_steps : int
+        Optimiser steps between checkpoints inside an epoch; 0 = only at the end of an epoch.
+    patience : int
+        Epochs without improvement after which training stops; 0 = never.
+    overwrite : bool
+        Start anew in a folder that holds another run.
+    allow_seen_participants : bool
+        Evaluate on participants that went into the weights.
+    mlflow : MLflowKeys
+        Where the run is tracked.
+    """
+
+    out: Path
+    seed: int = 0
+    monitor: str = "val/loss"
+    monitor_mode: Literal["min", "max"] = "min"
+    checkpoint_every_steps: int = 200
+    patience: int = 0
+    overwrite: bool = False
+    allow_seen_participants: bool = False
+    mlflow: MLflowKeys = MLflowKeys()  # noqa: RUF009  frozen
+
+    def __post_init__(self) -> None:
+        for name in ("seed", "checkpoint_every_steps", "patience"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name}={getattr(self, name)} is negative; set {name} to 0 or more.")

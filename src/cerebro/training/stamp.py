@@ -1,0 +1,98 @@
+"""What identifies a run: the hash of its config, the commit of the code, the participants in its weights."""
+
+import hashlib
+import json
+import subprocess
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import cerebro
+from cerebro.signal import SignalSpec
+from cerebro.training.checkpoint import Checkpoint, Stamp
+from cerebro.training.keep import ResumableLoader
+
+UNHASHED = ("out", "overwrite", "allow_seen_participants", "mlflow", "ckpt_path", "config", "checkpoint_every_steps")
+"""Keys that do not change what a run computes; paths of stores and sources are replaced by their content hashes."""
+
+
+@runtime_checkable
+class PhaseData(Protocol):
+    """What a phase asks of its data; `cerebro.data.module.EEGData` gives it."""
+
+    @property
+    def signal(self) -> SignalSpec:
+        """What a model must know, after ``setup``."""
+
+    @property
+    def data_hash(self) -> str:
+        """Hash of the store's content."""
+
+    def participant_keys(self) -> tuple[str, ...]:
+        """``corpus:id`` of each number in ``EEGBatch.participant``."""
+
+    def participants(self, stage: Literal["train", "val", "test"]) -> tuple[str, ...]:
+        """Sorted ``corpus:id`` keys of a stage."""
+
+    def setup(self, stage: str) -> None:
+        """Open the store and cut the windows."""
+
+    def summary(self) -> str:
+        """Participants, windows, what was left out and which labels are missing, in one line."""
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Shuffled batches."""
+
+    def val_dataloader(self) -> ResumableLoader:
+        """Validation batches in a fixed order; may be empty."""
+
+    def test_dataloader(self) -> ResumableLoader:
+        """Test batches in a fixed order."""
+
+    def predict_dataloader(self) -> ResumableLoader:
+        """All batches in a fixed order."""
+
+
+def make_stamp(
+    phase: str, data: PhaseData, config: dict[str, Any], sources: list[Checkpoint], resumed: Checkpoint | None
+) -> Stamp:
+    """What the checkpoints of this run will say of themselves."""
+    train, val = list(data.participants("train")), list(data.participants("val"))
+    chain = [source.stamp for source in sources] + ([] if resumed is None else [resumed.stamp])
+    trained = set(train).union(*(stamp.trained for stamp in chain))
+    seen = trained.union(val, *(stamp.seen for stamp in chain))
+    return Stamp(
+        phase=phase,
+        version=cerebro.__version__,
+        git_commit=git_commit(),
+        data_hash=data.data_hash,
+        config_hash=config_hash(config),
+        config=config,
+        signal=asdict(data.signal),
+        participants={"train": train, "val": val},
+        trained=sorted(trained),
+        seen=sorted(seen),
+        inputs={str(source.path): source.stamp.weights_sha256 for source in sources},
+    )
+
+
+def config_hash(config: dict[str, Any]) -> str:
+    """SHA-256 of what a resolved config computes: without output keys and without paths of data and sources."""
+    kept = {key: value for key, value in config.items() if key not in UNHASHED}
+    kept["data"] = {key: value for key, value in config["data"].items() if key != "store"}
+    init = [{**transfer, "source": ""} for transfer in config["model"].get("init") or []]
+    kept["model"] = config["model"] | {"init": init}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+@lru_cache(maxsize=1)
+def git_commit() -> str:
+    """Commit of the running code, ``-dirty`` if it was changed since; its version where there is no repository."""
+    folder = Path(__file__).resolve().parent
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return f"cerebro {cerebro.__version__}"
+    return found.stdout.strip() or f"cerebro {cerebro.__version__}"
