@@ -187,8 +187,8 @@ def simulated(entry, duration_s, sfreq, channels):
 
 
 @pytest.mark.slow
-def test_signals_simulated_onto_20_real_recordings_become_windows_at_the_real_events(hbn_metadata, tmp_path):
-    reader = HBN(hbn_metadata)
+def test_signals_simulated_onto_20_real_recordings_become_windows_at_the_real_events(hbn_tree, tmp_path):
+    reader = HBN(hbn_tree)
     channels = reader.montage().channels
     entries = chosen(reader.scan(require_signals=False))
     assert len(entries) == len({entry.participant for entry in entries}) == 20

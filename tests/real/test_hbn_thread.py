@@ -1,8 +1,6 @@
 """Signals simulated onto 20 real HBN recordings go all the way: store, tokenizer, Challenge 1, held-out people."""
 
 import json
-import os
-import shutil
 import zlib
 from collections import defaultdict
 from pathlib import Path
@@ -27,12 +25,6 @@ SMALL = [
 ]
 
 
-@pytest.fixture
-def tree(hbn_metadata: Path, tmp_path: Path) -> Path:
-    """Real metadata of four releases, to which signals may be added."""
-    return Path(shutil.copytree(hbn_metadata, tmp_path / "hbn", copy_function=os.link))
-
-
 def chosen(reader: HBN) -> list:
     """Both tasks of the first people of each release who did both, and pressed a button in the first."""
     by_person = defaultdict(dict)
@@ -51,10 +43,10 @@ def chosen(reader: HBN) -> list:
 
 @pytest.mark.slow
 def test_simulated_signals_on_real_metadata_are_prepared_trained_on_and_tested(
-    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    hbn_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    reader = HBN(tree)
+    reader = HBN(hbn_tree)
     entries = chosen(reader)
     assert len(entries) == 20
     for entry in entries:

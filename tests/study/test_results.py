@@ -9,7 +9,7 @@ from cerebro.metrics.regression import nrmse
 from cerebro.study.execute import run_plan
 from cerebro.study.plan import plan_study
 from cerebro.study.recipe import read_recipe
-from cerebro.study.results import make_results
+from cerebro.study.results import make_results, read_references
 from cerebro.study.scores import Predictions, Table, gain_entry, read_predictions
 from cerebro.study.table import results_table
 
@@ -29,6 +29,21 @@ def test_results_follow_the_fixed_schema(study_folder):
     assert full["peak_memory_mb"] == 512.0
     assert results["baselines"]["constant"]["p_factor"]["nrmse"]["mean"] >= 1
     assert results["references"]["p_factor"] == {"oracle": 0.3, "reference": 0.6}
+
+
+def test_references_are_those_of_the_release_that_was_held_out(tmp_path):
+    truth = {
+        "oracle_nrmse": {"p_factor": 0.5},
+        "reference_nrmse": {"p_factor": 0.7},
+        "holdout": {"release": "R5", "oracle_nrmse": {"p_factor": 0.4}, "reference_nrmse": {"p_factor": 0.6}},
+        "participants": {"sub-A": {"release": "R5"}, "sub-B": {"release": "R5"}, "sub-C": {"release": "R1"}},
+    }
+    (tmp_path / "ground_truth.json").write_text(json.dumps(truth))
+    path = str(tmp_path / "ground_truth.json")
+    held_out = read_references(path, ["p_factor"], ["HBN:sub-A", "HBN:sub-B"])
+    assert held_out == {"p_factor": {"oracle": 0.4, "reference": 0.6}}
+    mixed = read_references(path, ["p_factor"], ["HBN:sub-A", "HBN:sub-C"])
+    assert mixed == {"p_factor": {"oracle": 0.5, "reference": 0.7}}
 
 
 def test_scores_are_those_of_windows_with_a_label(study_folder):

@@ -35,40 +35,50 @@ def start(out: Path, pause_s: float) -> "multiprocessing.process.BaseProcess":
     return process
 
 
-def kill_until_finished(out: Path, n_kills: int, rng: np.random.Generator) -> int:
-    """Kill a run ``n_kills`` times at random moments, then let it finish; gives how many kills hit it."""
-    n_hit = 0
-    for _ in range(n_kills):
-        process = start(out, 0.02)
-        began = time.monotonic()
-        while not (out / ".lock").exists() and time.monotonic() < began + 60:
-            time.sleep(0.01)
-        process.join(timeout=float(rng.uniform(0.05, 0.9)))
-        if process.is_alive() and process.pid is not None:
-            os.kill(process.pid, signal.SIGKILL)
-            n_hit += 1
-        process.join()
+def kill_or_finish(out: Path, wait_s: float) -> bool:
+    """Start a run and kill it ``wait_s`` after it took its lock; gives whether the kill came before its end."""
     process = start(out, 0.02)
+    began = time.monotonic()
+    while not (out / ".lock").exists() and process.is_alive() and time.monotonic() < began + 60:
+        time.sleep(0.01)
+    process.join(timeout=wait_s)
+    is_hit = process.is_alive() and process.pid is not None
+    if is_hit:
+        os.kill(process.pid, signal.SIGKILL)
     process.join()
-    assert process.exitcode == 0
-    return n_hit
+    return is_hit
 
 
-def check_killed_runs(folder: Path, n_kills: int) -> None:
-    whole = start(folder / "whole", 0.02)
-    whole.join()
-    assert whole.exitcode == 0
-    n_hit = kill_until_finished(folder / "killed", n_kills, np.random.default_rng(0))
-    assert n_hit >= n_kills // 2
-    ours, theirs = (json.loads((folder / name / "run.json").read_text()) for name in ("killed", "whole"))
+def check_same(run: Path, whole: Path) -> None:
+    ours, theirs = (json.loads((folder / "run.json").read_text()) for folder in (run, whole))
     for key in ("weights_sha256", "last_weights_sha256", "best", "config_hash"):
         assert ours[key] == theirs[key]
     rows = []
-    for name in ("killed", "whole"):
-        lines = [json.loads(line) for line in (folder / name / "history.jsonl").read_text().splitlines()]
+    for folder in (run, whole):
+        lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
         rows.append([{key: value for key, value in line.items() if key != "seconds"} for line in lines])
     assert rows[0] == rows[1]
-    assert not list((folder / "killed").glob(".*.part"))
+    assert not list(run.glob(".*.part"))
+
+
+def check_killed_runs(folder: Path, n_kills: int) -> None:
+    """Kill runs ``n_kills`` times before their end, the same one again and again until it finishes."""
+    whole = start(folder / "whole", 0.02)
+    whole.join()
+    assert whole.exitcode == 0
+    rng = np.random.default_rng(0)
+    n_hit, number = 0, 0
+    while n_hit < n_kills:
+        out = folder / f"killed{number}"
+        if kill_or_finish(out, float(rng.uniform(0.05, 0.9))):
+            n_hit += 1
+        else:
+            check_same(out, folder / "whole")
+            number += 1
+    last = start(folder / f"killed{number}", 0.02)
+    last.join()
+    assert last.exitcode == 0
+    check_same(folder / f"killed{number}", folder / "whole")
 
 
 def test_a_run_killed_at_random_moments_ends_bit_identical(tmp_path: Path) -> None:

@@ -1,31 +1,22 @@
 """``cerebro doctor``: what this machine has, and what is wrong with it."""
 
-import argparse
 import importlib.metadata
 import os
 import platform
 import tempfile
 from pathlib import Path
-from typing import NoReturn
 
 from cerebro import __version__
-from cerebro.errors import ConfigError
+from cerebro.cli.parser import VerbParser
 from cerebro.files import free_bytes
 
 PACKAGES = ("torch", "lightning", "jsonargparse", "numpy", "mne", "mlflow", "pandas", "pyarrow")
 LOWEST_FREE_BYTES = 2 * 2**30
 
 
-class _Parser(argparse.ArgumentParser):
-    """Parser whose mistakes are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; `{self.prog} --help` shows an example.")
-
-
 def doctor(argv: list[str]) -> int:
     """Print versions, accelerators, threads and folders; exit code 1 with findings."""
-    parser = _Parser(
+    parser = VerbParser(
         prog="cerebro doctor",
         description="Print versions, accelerators, threads and folders, and what is wrong with them.",
         epilog="example: cerebro doctor --out outputs",

@@ -150,8 +150,10 @@ def _ask(verb: str, argv: list[str]) -> _Asked:
     for path in _yaml_files(argv):
         _check_tree(path, set())
     parser = make_parser(verb)
+    if not argv:
+        raise ConfigError(f"{verb} needs a config; type `{EXAMPLES[verb]}`, or `cerebro {verb} --help` for its keys.")
     try:
-        config = parser.parse_args(argv or ["--help"])
+        config = parser.parse_args(argv)
     except ArgumentError as error:
         raise ConfigError(one_line(verb, str(error), _keys(parser), _classes())) from None
     except (TypeError, ValueError) as error:

@@ -1,16 +1,16 @@
 """``cerebro prepare``: recordings -> store, with a counted report. ``cerebro check``: what is wrong with a data set."""
 
-import argparse
 import inspect
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
 from cerebro.cli.messages import one_line
+from cerebro.cli.parser import VerbParser
 from cerebro.data.build import build
 from cerebro.data.preprocess import Preprocessing
 from cerebro.data.readers.base import Finding, Reader, Scan
@@ -22,13 +22,6 @@ from cerebro.yaml_safety import check_yaml
 
 FARTHEST_ELECTRODE_M = 0.3  # from the middle of the head; farther means centimetres or millimetres
 _TASK = re.compile(r"task-([A-Za-z0-9]+)")
-
-
-class _Parser(argparse.ArgumentParser):
-    """Parser whose mistakes are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; `{self.prog} --help` shows an example.")
 
 
 @dataclass(frozen=True)
@@ -55,7 +48,7 @@ class PrepareConfig:
 
 def prepare(argv: list[str]) -> int:
     """Build a store, or with ``--plan`` say what would be built; 1 if too many recordings failed."""
-    parser = _Parser(
+    parser = VerbParser(
         prog="cerebro prepare",
         description="Turn recordings into a store that trains fast. Running it again does only what is missing.",
         epilog="example: cerebro prepare configs/data/hbn.yaml --out stores/hbn --jobs 8",
@@ -93,7 +86,7 @@ def prepare(argv: list[str]) -> int:
 
 def check(argv: list[str]) -> int:
     """Say what is wrong with a data set; 1 if something must not be trained on."""
-    parser = _Parser(
+    parser = VerbParser(
         prog="cerebro check",
         description="Verify every byte of a store, or list what a config's reader would repair and skip.",
         epilog="example: cerebro check stores/hbn",

@@ -1,12 +1,11 @@
 """`cerebro simulate`: write a simulated cohort with known ground truth."""
 
-import argparse
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
 
-from cerebro.errors import CerebroError, ConfigError, check_positive
+from cerebro.cli.parser import VerbParser
+from cerebro.errors import CerebroError, check_positive
 from cerebro.files import read_json
 from cerebro.simulate.cohort import MIN_PARTICIPANTS, make_spec, simulate_cohort
 from cerebro.simulate.presets import PRESETS, STRENGTHS
@@ -20,13 +19,6 @@ The tree has the form of HBN-EEG: read it with `class_path: HBN`. DIR/ground_tru
 oracle_nrmse (the score when the planted feature is known exactly) and reference_nrmse (ridge on the feature as measured
 in the same signals). Running the same command again after an interruption writes only what is missing.
 """
-
-
-class _Parser(argparse.ArgumentParser):
-    """Parser whose mistakes are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; `cerebro simulate --help` shows an example.")
 
 
 def simulate(argv: list[str]) -> int:
@@ -55,12 +47,11 @@ def simulate(argv: list[str]) -> int:
     return 0
 
 
-def _parser() -> _Parser:
-    parser = _Parser(
+def _parser() -> VerbParser:
+    parser = VerbParser(
         prog="cerebro simulate",
         description="Write a simulated cohort as a BIDS tree in the form of HBN-EEG, with its ground truth.",
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     sizes = ", ".join(f"{p.name}: {p.n_participants} people, {p.strength} couplings" for p in PRESETS.values())
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write; new, or continued")

@@ -1,11 +1,10 @@
 """``cerebro run`` and ``cerebro report``: a study from its recipe to the page that shows it."""
 
-import argparse
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 from cerebro.cli.main import main
+from cerebro.cli.parser import VerbParser
 from cerebro.errors import ConfigError
 from cerebro.files import read_json
 from cerebro.study.execute import check_executor, make_data, run_plan, store_hash
@@ -26,20 +25,12 @@ example:
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """Parser whose mistakes are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; `{self.prog} --help` shows an example.")
-
-
 def run(argv: list[str]) -> int:
     """Run ``cerebro run``; gives the exit code, that of the first command that failed."""
-    parser = _Parser(
+    parser = VerbParser(
         prog="cerebro run",
         description="Run a recipe: data, phases, ablations, results.json, a table and a page.",
         epilog=RUN_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("recipe", type=Path, help="recipe YAML")
     parser.add_argument("--out", type=Path, help="folder of the study (default runs/<name of the recipe>)")
@@ -88,11 +79,10 @@ def run(argv: list[str]) -> int:
 
 def report(argv: list[str]) -> int:
     """Run ``cerebro report``; gives the exit code."""
-    parser = _Parser(
+    parser = VerbParser(
         prog="cerebro report",
         description="Write one self-contained HTML page about a finished study.",
         epilog=REPORT_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folder", type=Path, help="folder of `cerebro run`")
     parser.add_argument("--out", type=Path, help="page to write (default FOLDER/report.html)")

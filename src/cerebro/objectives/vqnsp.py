@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from cerebro.encoders.base import Encoder
-from cerebro.errors import ConfigError
+from cerebro.errors import ConfigError, check_positive
 from cerebro.nn.attention import EPS
 from cerebro.nn.quantizer import CosineCodebook
 from cerebro.nn.transformer import TokenTransformer
@@ -51,11 +51,16 @@ class VQNSP(Objective):
         See `cerebro.nn.quantizer.CosineCodebook`.
     max_patches : int
         Rows of the decoder's time embedding.
+    head_std : float
+        Standard deviation of the initial weights of the heads around the codebook and of those that predict spectra,
+        > 0; 0.02 as published for a width of 200. 1 / sqrt(width) keeps the spread of the tokens, and learns in a
+        fraction of the steps at small widths.
 
     Raises
     ------
     ConfigError
-        If the heads do not divide the width or the window has more than ``max_patches`` patches.
+        If the heads do not divide the width, the window has more than ``max_patches`` patches, or ``head_std`` is not
+        positive.
     """
 
     def __init__(
@@ -70,8 +75,10 @@ class VQNSP(Objective):
         decay: float = 0.99,
         revive_below: float = 0.1,
         max_patches: int = 16,
+        head_std: float = 0.02,
     ) -> None:
         super().__init__(encoder, signal)
+        check_positive("head_std", head_std)
         if encoder.n_patches(signal.n_times) > max_patches:
             raise ConfigError(
                 f"the window has {encoder.n_patches(signal.n_times)} patches and the decoder {max_patches} time "
@@ -82,7 +89,7 @@ class VQNSP(Objective):
         n_amplitudes = n_samples if targets == "official" else n_samples // 2 + 1
         n_phases = n_samples if targets == "official" else 2 * n_amplitudes
         self.norm = nn.LayerNorm(width, eps=EPS)
-        self.to_code = _two_layers(width, code_dim)
+        self.to_code = _two_layers(width, code_dim, head_std)
         self.codebook = CosineCodebook(n_codes, code_dim, decay, revive_below)
         self.from_code = nn.Linear(code_dim, width)
         self.decoder = TokenTransformer(
@@ -96,8 +103,8 @@ class VQNSP(Objective):
             layer_scale=0.0,
         )
         self.decoder_norm = nn.LayerNorm(width, eps=EPS)
-        self.to_amplitude = _two_layers(width, n_amplitudes)
-        self.to_phase = _two_layers(width, n_phases)
+        self.to_amplitude = _two_layers(width, n_amplitudes, head_std)
+        self.to_phase = _two_layers(width, n_phases, head_std)
 
     @torch.no_grad()
     def start(self, encoder: Encoder, batches: Iterable[EEGBatch]) -> None:
@@ -205,10 +212,10 @@ class VQNSP(Objective):
             return features
 
 
-def _two_layers(n_inputs: int, n_outputs: int) -> nn.Sequential:
+def _two_layers(n_inputs: int, n_outputs: int, std: float) -> nn.Sequential:
     first, second = nn.Linear(n_inputs, n_inputs), nn.Linear(n_inputs, n_outputs)
     for layer in (first, second):
-        nn.init.trunc_normal_(layer.weight, std=0.02)
+        nn.init.trunc_normal_(layer.weight, std=std)
         nn.init.zeros_(layer.bias)
     return nn.Sequential(first, nn.Tanh(), second)
 

@@ -208,7 +208,9 @@ class _Planner:
         if transfers or config["model"].get("init"):
             placed = [{**entry, "source": self._checkpoint(entry["source"])} for entry in transfers]
             flags += ["--model.init", json.dumps(placed)]
-        flags += ["--seed", str(seed), "--out", str(folder)]
+        # weights, and order, crops and masks; the split has a seed of its own, so that every seed tests the same people
+        of_data = [] if "data.seed" in overrides else ["--data.seed", str(seed)]
+        flags += ["--seed", str(seed), *of_data, "--out", str(folder)]
         test = ("cerebro", "test", "--config", f"{folder}/config.yaml", "--ckpt_path", f"{folder}/best.ckpt")
         fit = ("cerebro", "fit", "--config", str(phase.config), *flags)
         is_final = phase.name in self.final
