@@ -49,6 +49,22 @@ def test_missing_labels_take_no_part_in_the_loss(toy_signal: SignalSpec, toy_eeg
     torch.testing.assert_close(loss.total.detach(), expected)
 
 
+def test_balanced_classes_weigh_the_same_however_rare(toy_signal: SignalSpec, toy_eeg: Any) -> None:
+    options = {"target": "state", "kind": "classification"}
+    encoder, equal = build(toy_signal, **options)
+    _, balanced = build(toy_signal, **options, class_weights="balanced")
+    label, known = [0.0, 0.0, 0.0, 1.0, 1.0], [True, True, True, True, False]
+    batch = labelled(toy_eeg(5), label, known, "state")
+    for objective in (equal, balanced):
+        objective.start(encoder, [batch])
+    assert equal.class_weight.tolist() == [1.0, 1.0]
+    assert balanced.class_weight.tolist() == pytest.approx([4 / 6, 2.0])  # 3 against 1 known label
+    probability = balanced.predict(encoder, batch)["state"]
+    surprise = -probability.log()
+    wanted = 0.5 * surprise[:3, 0].mean() + 0.5 * surprise[3, 1]
+    assert float(balanced(encoder, batch).total.detach()) == pytest.approx(float(wanted), rel=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["regression", "classification"])
 def test_a_batch_without_labels_gives_zero_and_a_zero_gradient(toy_signal: SignalSpec, toy_eeg: Any, kind: str) -> None:
     encoder, objective = build(toy_signal, kind=kind)

@@ -36,6 +36,9 @@ class Supervised(Objective):
         Classes of a classification; labels are 0 ... n_classes - 1.
     label_smoothing : float
         Of a classification, in [0, 1).
+    class_weights : {"equal", "balanced"}
+        Of a classification. ``balanced``: a window of class k weighs N / (K n_k), where n_k of the N training windows
+        are of class k, so that rare classes count as much as frequent ones (King & Zeng 2001, Political Analysis 9).
 
     Raises
     ------
@@ -45,6 +48,7 @@ class Supervised(Objective):
 
     target_mean: Tensor
     target_sd: Tensor
+    class_weight: Tensor
 
     def __init__(
         self,
@@ -56,6 +60,7 @@ class Supervised(Objective):
         loss: Literal["mse", "l1", "huber"] = "mse",
         n_classes: int = 2,
         label_smoothing: float = 0.0,
+        class_weights: Literal["equal", "balanced"] = "equal",
     ) -> None:
         super().__init__(encoder, signal)
         if target not in signal.targets:
@@ -68,13 +73,15 @@ class Supervised(Objective):
         self.loss = loss
         self.n_classes = n_classes
         self.label_smoothing = label_smoothing
+        self.class_weights = class_weights
         self.readout = readout(encoder, signal, n_classes if kind == "classification" else 1)
         self.register_buffer("target_mean", torch.zeros(()))
         self.register_buffer("target_sd", torch.ones(()))
+        self.register_buffer("class_weight", torch.ones(n_classes if kind == "classification" else 0))
 
     @torch.no_grad()
     def start(self, encoder: Encoder, batches: Iterable[EEGBatch]) -> None:
-        """Take mean and standard deviation of the known training labels, in one pass over ``batches``."""
+        """Take mean and standard deviation, or the class weights, of the known training labels, in one pass."""
         labels = [batch.targets[self.target][batch.known[self.target]].double().cpu() for batch in batches]
         values = torch.cat(labels) if labels else torch.empty(0, dtype=torch.float64)
         if len(values) == 0:
@@ -88,6 +95,9 @@ class Supervised(Objective):
                     f"labels of {self.target!r} must be whole numbers from 0 to {self.n_classes - 1}, found {found}; "
                     "set n_classes, or kind to regression."
                 )
+            if self.class_weights == "balanced":
+                counts = torch.bincount(values.long(), minlength=self.n_classes)
+                self.class_weight.copy_(len(values) / (self.n_classes * counts.clamp(min=1)))
             return
         sd = float(values.std(correction=0))
         self.target_mean.fill_(float(values.mean()))
@@ -110,7 +120,8 @@ class Supervised(Objective):
 
     def _errors(self, outputs: Float[Tensor, "B O"], label: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
         if self.kind == "classification":
-            return F.cross_entropy(outputs, label.long(), reduction="none", label_smoothing=self.label_smoothing)
+            each = F.cross_entropy(outputs, label.long(), reduction="none", label_smoothing=self.label_smoothing)
+            return each * self.class_weight[label.long()]
         wanted = (label - self.target_mean) / self.target_sd
         if self.loss == "mse":
             return F.mse_loss(outputs[:, 0], wanted, reduction="none")
