@@ -180,6 +180,11 @@ def test_every_page_is_in_the_index() -> None:
     assert missing == []
 
 
+def test_the_readme_shows_the_recipe_of_the_demo() -> None:
+    shown = [text for language, _, text in blocks(ROOT / "README.md") if language == "yaml"]
+    assert shown == [(ROOT / "recipes" / "demo.yaml").read_text(encoding="utf-8")]
+
+
 def test_the_recipe_page_has_every_key(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "reference" / "recipe.md").read_text(encoding="utf-8")
     (tmp_path / "r.yaml").write_text("qqqqqq: 1\n")

@@ -11,6 +11,11 @@ from cerebro.report.evidence import Evidence, RunEvidence
 from cerebro.report.html import estimate, figure, percent, table, tag
 
 MEASURES = {"nrmse": "NRMSE", "balanced_accuracy": "balanced accuracy"}
+DIRECTIONS = {
+    "nrmse": " NRMSE: lower is better, 1 is a constant.",
+    "balanced_accuracy": " Balanced accuracy: higher is better, 1 / classes is a constant.",
+}
+LOSSES = {"nrmse": "NRMSE", "balanced_accuracy": "1 - balanced accuracy"}
 
 
 def summary(evidence: Evidence) -> str:
@@ -74,7 +79,8 @@ def scores(evidence: Evidence) -> str:
     n_seeds = len({run.seed for run in evidence.runs})
     note = (
         f"{'One seed' if n_seeds == 1 else f'Mean over {n_seeds} seeds'}; in brackets the 95 % interval from "
-        f"{results['n_resamples']:,} draws of participants. NRMSE is lower-is-better and 1 for a constant."
+        f"{results['n_resamples']:,} draws of participants."
+        + "".join(note for measure, note in DIRECTIONS.items() if measure in measures.values())
     )
     made = table([*head, "training", "peak memory"], rows) + tag("p", note, class_="note")
     bars = "".join(figure(svg, caption) for svg, caption in _bars(evidence, names))
@@ -108,18 +114,21 @@ def gains(evidence: Evidence) -> str:
     if not results["gains"]:
         return ""
     rows = []
+    has_oracle = bool(results["references"])
     order = sorted(results["gains"], key=lambda pair: (not pair.startswith(evidence.first_variant), pair))
     for pair in order:
         for target in names:
             entry = results["gains"][pair].get(target)
             if entry:
                 cells = [escape(pair.replace("_", " ")), escape(target), percent(entry["gain"])]
-                rows.append(("", [*cells, percent(entry.get("reachable_share"))]))
+                rows.append(("", [*cells, *([percent(entry.get("reachable_share"))] if has_oracle else [])]))
+    losses = " or ".join(loss for measure, loss in LOSSES.items() if measure in evidence.measures.values())
     text = (
-        "The gain of A over B is (S_B - S_A) / S_B of a lower-is-better score, over the same participants and seeds. "
-        "An interval that covers zero says that the study cannot tell the two apart. The last column is the share of "
-        "the gap to the oracle that the gain closes, where the truth is known."
+        f"The gain of A over B is (S_B - S_A) / S_B with S = {losses}, over the same participants and seeds. An "
+        "interval that covers zero says that the study cannot tell the two apart."
     )
+    if has_oracle:
+        text += " The last column is the share of the gap to the oracle that the gain closes."
     drawn = []
     for target in names:
         entries = [
@@ -130,7 +139,7 @@ def gains(evidence: Evidence) -> str:
         if entries:
             svg = figures.gain_intervals(entries, f"gain on {target} (%)")
             drawn.append(figure(svg, f"Gains on {target}; coloured where the interval leaves zero out."))
-    head = ["A over B", "target", "gain", "share of the reachable gap"]
+    head = ["A over B", "target", "gain", *(["share of the reachable gap"] if has_oracle else [])]
     return tag("p", escape(text)) + tag("div", "".join(drawn), class_="figures") + table(head, rows)
 
 

@@ -3,6 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+NOTES = {
+    "nrmse": "NRMSE: lower is better, 1 is a constant",
+    "balanced_accuracy": "balanced accuracy: higher is better",
+}
+
 
 def results_table(results: Mapping[str, Any]) -> str:
     """Text of a study's results, lines of at most about 140 characters."""
@@ -26,9 +31,10 @@ def results_table(results: Mapping[str, Any]) -> str:
         rows.append([name, *cells, *cost])
     n_people = len(results["participants"])
     n_shared = sum(len(run["variants"]) > 1 for run in results["phases"])
+    notes = "; ".join(note for measure, note in NOTES.items() if measure in results["measures"].values())
     title = (
         f"{results['name']}: {n_people} held-out participants, 95 % intervals over participants "
-        f"({results['n_resamples']} draws); NRMSE: lower is better, 1 is a constant"
+        f"({results['n_resamples']} draws); {notes}"
     )
     shared = f"{len(results['phases'])} phase runs, {n_shared} of them shared between variants"
     return "\n".join([title, "", *_aligned(rows), "", *_gain_lines(results, targets), "", shared])
