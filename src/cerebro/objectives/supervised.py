@@ -77,7 +77,8 @@ class Supervised(Objective):
         self.readout = readout(encoder, signal, n_classes if kind == "classification" else 1)
         self.register_buffer("target_mean", torch.zeros(()))
         self.register_buffer("target_sd", torch.ones(()))
-        self.register_buffer("class_weight", torch.ones(n_classes if kind == "classification" else 0))
+        if kind == "classification":
+            self.register_buffer("class_weight", torch.ones(n_classes))
 
     @torch.no_grad()
     def start(self, encoder: Encoder, batches: Iterable[EEGBatch]) -> None:

@@ -36,7 +36,7 @@ def estimate(entry: Mapping[str, Any] | None, digits: int = 3) -> str:
     if entry["mean"] is None:
         return "undefined"
     low, high = entry["ci95"]
-    bounds = f"<small>[{low:.{digits}f}, {high:.{digits}f}]</small>" if low is not None else ""
+    bounds = f" <small>[{low:.{digits}f}, {high:.{digits}f}]</small>" if low is not None else ""
     return f"{entry['mean']:.{digits}f}{bounds}"
 
 
@@ -47,4 +47,4 @@ def percent(entry: Mapping[str, Any] | None) -> str:
     low, high = entry["ci95"]
     if entry["mean"] is None or low is None:
         return "undefined"
-    return f"{100 * entry['mean']:+.1f} %<small>[{100 * low:+.1f}, {100 * high:+.1f}]</small>"
+    return f"{100 * entry['mean']:+.1f} % <small>[{100 * low:+.1f}, {100 * high:+.1f}]</small>"
