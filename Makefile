@@ -8,6 +8,8 @@ STAMP := .venv/.installed
 WORKERS ?= 2
 # Passive waiting keeps a shared machine usable: spinning OpenMP barriers were 28 times slower beside other load.
 export OMP_WAIT_POLICY ?= PASSIVE
+# Packages are installed uncompiled, which is faster; what is used is compiled once, at its first import.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
 .PHONY: help env demo test test-slow check bench docs ui clean

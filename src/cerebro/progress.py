@@ -1,6 +1,7 @@
 """Progress bars on standard error for anything that takes more than two seconds."""
 
 import sys
+import time
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
@@ -24,3 +25,12 @@ def progress_bar(what: str, unit: str, total: int) -> "tqdm[Any]":
     """Bar to be advanced by hand with ``update``; use it as a context manager."""
     interval = 0.2 if sys.stderr.isatty() else 15.0
     return tqdm(desc=what, unit=unit, total=total, delay=1, mininterval=interval, file=sys.stderr, dynamic_ncols=True)
+
+
+def close_bar(bar: "tqdm[Any]") -> None:
+    """Close a bar beside which lines were written with ``tqdm.write``: the next line begins on its own.
+
+    Such lines draw the bar again without tqdm taking note, and it ends only the line of a bar that it knows to be drawn.
+    """
+    bar.last_print_t = time.time() + (bar.delay or 0)
+    bar.close()

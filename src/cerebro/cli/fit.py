@@ -77,7 +77,9 @@ def fit(argv: list[str]) -> int:
         print(f"cerebro: {error}", file=sys.stderr)
         return 1
     except Interrupted as error:
-        print(f"stopped by {error}; {keys.out / 'last.ckpt'} is saved, the same command continues", file=sys.stderr)
+        tqdm.write(
+            f"stopped by {error}; {keys.out / 'last.ckpt'} is saved, the same command continues", file=sys.stderr
+        )
         return error.exit_code
     _say(f"{result['phase']}: best {result['best']['metric']} {_number(result['best']['value'])}, in {keys.out}")
     return 0

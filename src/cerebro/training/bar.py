@@ -6,7 +6,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.core import LightningModule
 from tqdm import tqdm
 
-from cerebro.progress import progress_bar
+from cerebro.progress import close_bar, progress_bar
 
 
 class Bar(Callback):
@@ -46,5 +46,5 @@ class Bar(Callback):
 
     def _close(self) -> None:
         if self._bar is not None:
-            self._bar.close()
+            close_bar(self._bar)
             self._bar = None
