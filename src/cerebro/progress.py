@@ -30,7 +30,8 @@ def progress_bar(what: str, unit: str, total: int) -> "tqdm[Any]":
 def close_bar(bar: "tqdm[Any]") -> None:
     """Close a bar beside which lines were written with ``tqdm.write``: the next line begins on its own.
 
-    Such lines draw the bar again without tqdm taking note, and it ends only the line of a bar that it knows to be drawn.
+    Such lines draw the bar again without tqdm taking note, and it ends only the line of a bar that it knows to be
+    drawn.
     """
     bar.last_print_t = time.time() + (bar.delay or 0)
     bar.close()
