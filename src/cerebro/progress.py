@@ -10,14 +10,23 @@ from tqdm import tqdm
 Item = TypeVar("Item")
 
 
-def progress(items: Iterable[Item], what: str, unit: str, total: int | None = None) -> "tqdm[Item]":
+def progress(items: Iterable[Item], what: str, unit: str, total: int | None = None, stays: bool = True) -> "tqdm[Item]":
     """Iterate over ``items`` with a bar and a rate; nothing is shown for the first second.
 
-    Without a terminal (a log file, a Slurm job) the bar is printed once every 15 s instead of redrawn.
+    Without a terminal (a log file, a Slurm job) the bar is printed once every 15 s instead of redrawn. One that
+    does not stay is wiped away at its end.
     """
     interval = 0.2 if sys.stderr.isatty() else 15.0
     return tqdm(
-        items, desc=what, unit=unit, total=total, delay=1, mininterval=interval, file=sys.stderr, dynamic_ncols=True
+        items,
+        desc=what,
+        unit=unit,
+        total=total,
+        delay=1,
+        mininterval=interval,
+        file=sys.stderr,
+        dynamic_ncols=True,
+        leave=stays,
     )
 
 

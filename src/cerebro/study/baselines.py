@@ -21,6 +21,7 @@ from cerebro.dsp.spectrum import band_power
 from cerebro.errors import ConfigError
 from cerebro.files import write_atomically
 from cerebro.metrics.probe import fit_logistic, fit_ridge
+from cerebro.progress import progress
 from cerebro.study.scores import read_predictions
 
 Array = npt.NDArray[np.float64]
@@ -127,7 +128,7 @@ def _windows(data: EEGData, stage: Stage, with_power: bool) -> Windows:
     rows, features = [], []
     targets: dict[str, list[Array]] = {name: [] for name in data.targets}
     known: dict[str, list[npt.NDArray[np.bool_]]] = {name: [] for name in data.targets}
-    for number, raw in enumerate(loader):
+    for number, raw in enumerate(progress(loader, f"baselines, {stage}", "batch", stays=False)):
         if number % every:
             continue
         batch = raw.to_microvolts()

@@ -13,6 +13,7 @@ from torch import Tensor
 from cerebro.files import write_atomically
 from cerebro.metrics.classification import balanced_accuracy
 from cerebro.metrics.regression import nrmse
+from cerebro.progress import progress
 from cerebro.signal import RawBatch
 from cerebro.training.phase import Phase
 
@@ -89,8 +90,13 @@ class Evaluation:
         write_npz(path, self.arrays | {"participant": keys[self.arrays["participant"]]})
 
 
-def evaluate(phase: Phase, batches: Iterable[RawBatch], precision: str, with_losses: bool = True) -> Evaluation:
-    """Pass over ``batches`` without gradients, in evaluation mode; the phase's mode is restored."""
+def evaluate(
+    phase: Phase, batches: Iterable[RawBatch], precision: str, with_losses: bool = True, what: str = "validate"
+) -> Evaluation:
+    """Pass over ``batches`` without gradients, in evaluation mode; the phase's mode is restored.
+
+    A bar called ``what`` shows how far it is, and goes away at the end.
+    """
     was_training = phase.training
     device = next(phase.parameters()).device
     sums: dict[str, Tensor] = {}
@@ -99,7 +105,7 @@ def evaluate(phase: Phase, batches: Iterable[RawBatch], precision: str, with_los
     phase.eval()
     try:
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
-            for raw in batches:
+            for raw in progress(batches, what, "batch", stays=False):
                 batch = raw.to(device, non_blocking=True).to_microvolts()
                 if with_losses:
                     loss = phase.objective(phase.encoder, batch)

@@ -12,6 +12,7 @@ from lightning.pytorch import Trainer
 
 from cerebro.errors import CheckpointError, ConfigError
 from cerebro.files import lock_folder, read_json, write_atomically, write_json
+from cerebro.progress import progress
 from cerebro.signal import EEGBatch, SignalSpec
 from cerebro.training.bar import Bar
 from cerebro.training.checkpoint import (
@@ -272,7 +273,7 @@ class _StartBatches:
 
     def __iter__(self) -> Iterator[EEGBatch]:
         self.loader.seek(0, 0)
-        for raw in self.loader:
+        for raw in progress(self.loader, "labels and codes", "batch", stays=False):
             yield raw.to(self.device).to_microvolts()
 
 

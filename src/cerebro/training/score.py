@@ -66,7 +66,7 @@ def score_phase(
         phase.load_state_dict(checkpoint.weights)
         phase.to(root_device(scoring.trainer))
         loaders = {"val": data.val_dataloader, "test": data.test_dataloader, "predict": data.predict_dataloader}
-        found = evaluate(phase, loaders[stage](), scoring.trainer.precision, with_losses=stage == "val")
+        found = evaluate(phase, loaders[stage](), scoring.trainer.precision, with_losses=stage == "val", what=stage)
     target = scoring.out / f"predictions_{stage}.npz"
     found.write(target, data.participant_keys())
     lines = [] if stage == "predict" else score_lines(found)
