@@ -68,6 +68,7 @@ MISTAKES = [
     (["--model.optim.lr", "nan"], "found nan, expected float"),
     (["--model.optim.lr", "-1"], "set model.optim.lr to a number above 0"),
     (["--trainer.max_epochs", "0"], "trainer.max_epochs=0 must be 1 or more"),
+    (["--trainer.devices", "2"], "set trainer.devices to 1"),
     (["--model.encoder", "os.system"], "os.system is outside the allow list"),
     (["--model.encoder.class_path", "cerebro.files.os.system"], "outside the allow list"),
     (["--model.encoder.init_args.d_modl", "3"], "d_modl is unknown"),

@@ -23,7 +23,7 @@ class TrainerKeys:
     accelerator : str
         ``auto`` takes a GPU if there is one.
     devices : int
-        Devices of this machine.
+        Devices of this machine; only 1 so far.
     """
 
     max_epochs: int = 10
@@ -36,6 +36,10 @@ class TrainerKeys:
         for name in ("max_epochs", "accumulate_grad_batches", "devices"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"trainer.{name}={getattr(self, name)} must be 1 or more; set trainer.{name}.")
+        if self.devices > 1:
+            raise ConfigError(
+                f"trainer.devices={self.devices}: several devices are not supported yet; set trainer.devices to 1."
+            )
 
 
 @dataclass(frozen=True)
