@@ -1,5 +1,6 @@
 """Progress bars on standard error for anything that takes more than two seconds."""
 
+import os
 import sys
 import time
 from collections.abc import Iterable
@@ -16,24 +17,36 @@ def progress(items: Iterable[Item], what: str, unit: str, total: int | None = No
     Without a terminal (a log file, a Slurm job) the bar is printed once every 15 s instead of redrawn. One that
     does not stay is wiped away at its end.
     """
-    interval = 0.2 if sys.stderr.isatty() else 15.0
+    columns, rows = _shape()
     return tqdm(
         items,
         desc=what,
         unit=unit,
         total=total,
         delay=1,
-        mininterval=interval,
+        mininterval=_interval_s(),
         file=sys.stderr,
-        dynamic_ncols=True,
+        ncols=columns,
+        nrows=rows,
+        dynamic_ncols=columns is None,
         leave=stays,
     )
 
 
 def progress_bar(what: str, unit: str, total: int) -> "tqdm[Any]":
     """Bar to be advanced by hand with ``update``; use it as a context manager."""
-    interval = 0.2 if sys.stderr.isatty() else 15.0
-    return tqdm(desc=what, unit=unit, total=total, delay=1, mininterval=interval, file=sys.stderr, dynamic_ncols=True)
+    columns, rows = _shape()
+    return tqdm(
+        desc=what,
+        unit=unit,
+        total=total,
+        delay=1,
+        mininterval=_interval_s(),
+        file=sys.stderr,
+        ncols=columns,
+        nrows=rows,
+        dynamic_ncols=columns is None,
+    )
 
 
 def close_bar(bar: "tqdm[Any]") -> None:
@@ -44,3 +57,15 @@ def close_bar(bar: "tqdm[Any]") -> None:
     """
     bar.last_print_t = time.time() + (bar.delay or 0)
     bar.close()
+
+
+def _interval_s() -> float:
+    return 0.2 if sys.stderr.isatty() else 15.0
+
+
+def _shape() -> tuple[int, int] | tuple[None, None]:
+    """80 x 24 for a terminal that does not know its size (containers): tqdm would draw nothing there. Else ``None``."""
+    try:
+        return (None, None) if os.get_terminal_size(sys.stderr.fileno()).columns else (80, 24)
+    except (OSError, ValueError, AttributeError):  # no terminal
+        return None, None
