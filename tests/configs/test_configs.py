@@ -122,6 +122,12 @@ def test_a_recipe_parses_and_its_configs_are_there(name: str) -> None:
     assert {phase.config.resolve().relative_to(ROOT).as_posix() for phase in recipe.phases.values()} <= set(PHASES)
 
 
+def out_of(name: str) -> str:
+    """Folder of the run that a config makes."""
+    folder: str = CONTENT[name].get("out", "outputs/{name}")
+    return folder.replace("{name}", CONTENT[name]["model"]["name"])
+
+
 class Family:
     """Phases of one folder of configs, run by hand one after another as their comments say."""
 
@@ -132,7 +138,7 @@ class Family:
     def fit(self, name: str) -> Path:
         """Run a phase after those that it starts from; gives the folder of the run."""
         model = CONTENT[name]["model"]
-        out = self.folder / "outputs" / model["name"]
+        out = self.folder / out_of(name)
         if not (out / "run.json").exists():
             for source in (entry["source"] for entry in model.get("init", [])):
                 self.fit(self._maker_of(name, source))
@@ -142,7 +148,7 @@ class Family:
 
     def _maker_of(self, name: str, source: str) -> str:
         siblings = [other for other in PHASES if Path(other).parent == Path(name).parent]
-        makers = [other for other in siblings if source == f"outputs/{CONTENT[other]['model']['name']}/best.ckpt"]
+        makers = [other for other in siblings if source == f"{out_of(other)}/best.ckpt"]
         assert len(makers) == 1, f"{name} starts from {source}, which {len(makers)} configs beside it make"
         return makers[0]
 
