@@ -44,6 +44,18 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
         raise
 
 
+def remove_orphans(folder: Path, pattern: str = ".*.part") -> int:
+    """Remove the half-written files of killed writers; gives their number.
+
+    Only for the holder of the folder's lock (`lock_folder`): a file of a writer that is still at work would go too.
+    ``pattern`` may reach into subfolders that nobody else locks.
+    """
+    orphans = [path for path in folder.glob(pattern) if path.is_file()]
+    for path in orphans:
+        path.unlink(missing_ok=True)
+    return len(orphans)
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write ``content`` as indented JSON, atomically, with sorted keys and a final newline."""
     text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"

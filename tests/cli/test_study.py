@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from cerebro.cli.main import main
+from cerebro.files import lock_folder
 
 _spec = importlib.util.spec_from_file_location("study_fixtures", Path(__file__).parents[1] / "study" / "conftest.py")
 _module = importlib.util.module_from_spec(_spec)
@@ -36,6 +37,16 @@ def test_a_run_ends_with_results_a_table_and_a_page(write_recipe, study_folder, 
     assert (study_folder / "report.html").is_file()
 
 
+def test_nothing_is_written_into_a_study_that_another_process_holds(study_folder, capsys, monkeypatch):
+    monkeypatch.setattr("cerebro.cli.study.installed_code_version", lambda: "test")
+    before = sorted(path.name for path in study_folder.iterdir())
+    with lock_folder(study_folder, "another run"):
+        for argv in (["run", "recipes/tiny.yaml", "--out", str(study_folder)], ["report", str(study_folder)]):
+            assert main(argv) == 2
+            assert "another run" in capsys.readouterr().err
+    assert sorted(path.name for path in study_folder.iterdir()) == before
+
+
 def test_report_writes_the_page_where_it_is_asked_to(study_folder, capsys):
     assert main(["report", str(study_folder), "--out", "elsewhere.html"]) == 0
     assert Path("elsewhere.html").read_text().startswith("<!doctype html>")
@@ -60,6 +71,7 @@ def test_mistakes_give_one_line_and_exit_code_two(write_recipe, capsys, argv, me
     error = capsys.readouterr().err.strip()
     assert message in error
     assert "\n" not in error
+    assert not Path("nowhere").exists()
 
 
 @pytest.mark.parametrize("verb", ["run", "report"])

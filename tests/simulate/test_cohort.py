@@ -46,6 +46,8 @@ def test_an_interrupted_simulation_continues_to_the_same_bytes(cohort, tiny, tmp
         simulate_cohort(out, tiny)
     assert not (out / "ground_truth.json").exists()
     monkeypatch.setattr(module, "write_bdf", lambda path, *rest: (written.append(path), write(path, *rest)))
+    cut = written[-1].with_name(f".{written[-1].name}.7.part")
+    cut.write_bytes(b"half")  # what SIGKILL within a write leaves
     simulate_cohort(out, tiny)
     assert len(written) == len(set(written))  # nothing is written twice
     assert _digest(out) == _digest(cohort)

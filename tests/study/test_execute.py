@@ -4,8 +4,7 @@ from pathlib import Path
 import pytest
 
 from cerebro.errors import CerebroError, ConfigError
-from cerebro.files import lock_folder
-from cerebro.study.execute import check_executor, make_data, run_plan, store_hash
+from cerebro.study.execute import check_executor, hold_study, make_data, run_plan, store_hash
 from cerebro.study.plan import UNPREPARED, plan_study
 from cerebro.study.recipe import read_recipe
 
@@ -60,9 +59,20 @@ def test_a_phase_killed_between_fit_and_test_is_only_tested(plan, fake_cerebro):
     assert again.calls == [list(run.test[1:])]
 
 
-def test_two_studies_never_write_one_folder(plan, fake_cerebro):
-    with lock_folder(OUT, "another run"), pytest.raises(CerebroError, match="another run"):
-        run_plan(plan, fake_cerebro(), say=lambda line: None)
+def test_two_studies_never_write_one_folder():
+    with hold_study(OUT, "another run"), pytest.raises(CerebroError, match="another run"), hold_study(OUT, "this run"):
+        pass
+
+
+def test_what_a_killed_study_left_half_written_goes_and_a_phase_at_work_keeps_its_own():
+    left = [OUT / ".results.json.7.part", OUT / "baselines" / ".constant.npz.7.part"]
+    of_a_phase = OUT / "phases" / "tokenizer-1" / ".last.ckpt.8.part"
+    for path in (*left, of_a_phase):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("half")
+    with hold_study(OUT, "this run"):
+        assert not any(path.exists() for path in left)
+        assert of_a_phase.exists()
 
 
 def test_data_commands_run_first_and_their_failure_is_passed_on(write_recipe, fake_cerebro):

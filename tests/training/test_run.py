@@ -9,7 +9,8 @@ import pytest
 import torch
 import toy
 
-from cerebro.errors import CheckpointError, ConfigError
+from cerebro.errors import CerebroError, CheckpointError, ConfigError
+from cerebro.files import lock_folder
 from cerebro.training.checkpoint import Transfer, read_checkpoint
 from cerebro.training.health import NonFiniteLoss
 from cerebro.training.keep import Interrupted, Keeper
@@ -228,7 +229,11 @@ def test_participants_travel_along_the_chain_and_refuse_an_evaluation(whole: Pat
 
 def test_scores_stand_beside_the_constant_predictor(whole: Path, tmp_path: Path) -> None:
     scoring = Scoring(tmp_path, 0, TrainerKeys(accelerator="cpu"), allow_seen_participants=False)
+    (tmp_path / ".predictions_test.npz.7.part").write_bytes(b"half")  # of a test that was killed
+    with lock_folder(tmp_path, "cerebro fit"), pytest.raises(CerebroError, match=r"being written.*cerebro fit"):
+        score_phase("test", build, toy.ToyData(), whole / "best.ckpt", scoring)
     lines = score_phase("test", build, toy.ToyData(), whole / "best.ckpt", scoring)
+    assert [path.name for path in tmp_path.iterdir()] == ["predictions_test.npz"]
     assert lines[0].startswith("y: nrmse ")
     assert "constant predictor 1.0000" in lines[0]
     assert "constant predictor 0.5000" in lines[1]

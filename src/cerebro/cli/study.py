@@ -6,8 +6,7 @@ from pathlib import Path
 from cerebro.cli.main import main
 from cerebro.cli.parser import VerbParser
 from cerebro.errors import ConfigError
-from cerebro.files import read_json
-from cerebro.study.execute import check_executor, make_data, run_plan, store_hash
+from cerebro.study.execute import check_executor, hold_study, make_data, run_plan, store_hash
 from cerebro.study.plan import UNPREPARED, Plan, installed_code_version, plan_study
 from cerebro.study.recipe import Recipe, read_recipe
 
@@ -53,25 +52,26 @@ def run(argv: list[str]) -> int:
     # Imported here, so that a plan is printed within a second: they bring Lightning, the encoders and pandas.
     from cerebro.report.page import write_report
     from cerebro.study.baselines import make_baselines
-    from cerebro.study.results import make_results
+    from cerebro.study.results import make_results, read_study
     from cerebro.study.table import results_table
     from cerebro.study.tracking import StudyTracker
 
     plan = _plan(recipe, out, asked.variant, seeds)
-    tracker = StudyTracker(plan, _say)
-    try:
-        code = run_plan(plan, main, _say, tracker.flags)
-        if code == 0:
-            make_baselines(read_json(out / "study.json"), out, _say)
-            results = make_results(out)
-            page = write_report(out, out / "report.html")
-    except BaseException as error:
-        tracker.stop(1 if isinstance(error, Exception) else 130)
-        raise
-    if code != 0:
-        tracker.stop(code)
-        return code
-    tracker.finish(results, [out / "results.json", page])
+    with hold_study(out, f"cerebro run {recipe.path}"):
+        tracker = StudyTracker(plan, _say)
+        try:
+            code = run_plan(plan, main, _say, tracker.flags)
+            if code == 0:
+                make_baselines(read_study(out), out, _say)
+                results = make_results(out)
+                page = write_report(out, out / "report.html")
+        except BaseException as error:
+            tracker.stop(1 if isinstance(error, Exception) else 130)
+            raise
+        if code != 0:
+            tracker.stop(code)
+            return code
+        tracker.finish(results, [out / "results.json", page])
     print(results_table(results))
     print(f"\n{out / 'results.json'} and {page} are written")
     return 0
@@ -88,10 +88,13 @@ def report(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, help="page to write (default FOLDER/report.html)")
     asked = parser.parse_args(argv)
     from cerebro.report.page import write_report
-    from cerebro.study.results import make_results
+    from cerebro.study.results import make_results, read_study
 
-    make_results(asked.folder)
-    print(f"{write_report(asked.folder, asked.out or asked.folder / 'report.html')} is written")
+    read_study(asked.folder)  # a folder that is none is not made
+    with hold_study(asked.folder, "cerebro report"):
+        make_results(asked.folder)
+        page = write_report(asked.folder, asked.out or asked.folder / "report.html")
+    print(f"{page} is written")
     return 0
 
 

@@ -29,7 +29,7 @@ from cerebro.data.seal import make_tables, recover, seal
 from cerebro.data.shards import STAGING, StoredRecording, full_disk_in_one_line, packed_pieces
 from cerebro.data.store import FINDING_COLUMNS, Store
 from cerebro.errors import CerebroError, DataError, check_positive
-from cerebro.files import lock_folder, write_json
+from cerebro.files import lock_folder, remove_orphans, write_json
 from cerebro.progress import progress_bar
 
 N_QUEUED_PER_JOB = 4
@@ -201,10 +201,9 @@ def _shelf(out: Path, old: Store | None) -> _Shelf:
 
 
 def _remove_leftovers(staging: Path) -> None:
-    """Remove half-written files of killed writers."""
-    for pattern in ("**/.*.part", "*.began"):
-        for path in staging.glob(pattern):
-            path.unlink(missing_ok=True)
+    remove_orphans(staging, "**/.*.part")
+    for marker in staging.glob("*.began"):
+        marker.unlink(missing_ok=True)
 
 
 def _make_pieces(

@@ -16,7 +16,7 @@ from joblib import Parallel, delayed
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from cerebro.errors import ConfigError, check_positive
-from cerebro.files import lock_folder, read_json, write_json
+from cerebro.files import lock_folder, read_json, remove_orphans, write_json
 from cerebro.montage import hbn_129
 from cerebro.progress import progress
 from cerebro.simulate import bids, events, signals
@@ -103,6 +103,7 @@ def simulate_cohort(out: Path, spec: Spec, n_jobs: int = 1) -> Path:
     check_positive("jobs", n_jobs)
     _claim(out, spec)
     with lock_folder(out / RECORDS, "cerebro simulate"):
+        remove_orphans(out, "**/.*.part")
         people = list(_participants(spec))
         head = build_head(hbn_129())
         filters = source_filter(head)

@@ -1,12 +1,13 @@
 """Run a plan in this process: one command after another, finished ones reused, interrupted ones continued."""
 
+import contextlib
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from cerebro.errors import ConfigError
-from cerebro.files import lock_folder, read_json, write_json
+from cerebro.files import lock_folder, read_json, remove_orphans, write_json
 from cerebro.study.plan import UNPREPARED, Plan, Run
 from cerebro.study.recipe import Recipe
 
@@ -43,8 +44,23 @@ def make_data(recipe: Recipe, command: Command, say: Say) -> int:
     return 0
 
 
+@contextlib.contextmanager
+def hold_study(folder: Path, purpose: str) -> Iterator[None]:
+    """Be the only writer of a study's folder, without what a killed one left half-written; phases hold their own.
+
+    Raises
+    ------
+    CerebroError
+        If another process holds it.
+    """
+    with lock_folder(folder, purpose):
+        for pattern in (".*.part", "*/.*.part"):
+            remove_orphans(folder, pattern)
+        yield
+
+
 def run_plan(plan: Plan, command: Command, say: Say, fit_flags: Callable[[Run], list[str]] = lambda run: []) -> int:
-    """Run every command of the plan that is not finished.
+    """Run every command of the plan that is not finished; call it within `hold_study`.
 
     Parameters
     ----------
@@ -62,22 +78,21 @@ def run_plan(plan: Plan, command: Command, say: Say, fit_flags: Callable[[Run], 
     int
         0, or the exit code of the command that failed or was interrupted (130, 143): nothing runs after it.
     """
-    with lock_folder(plan.out, f"cerebro run {plan.recipe.path}"):
-        write_json(plan.out / "study.json", describe(plan))
-        for number, run in enumerate(plan.runs, start=1):
-            place = f"phase {number} of {len(plan.runs)}: {run.phase} ({run.used_by}), seed {run.seed}"
-            if plan.recipe.n_folds > 1:
-                place += f", fold {run.fold + 1} of {plan.recipe.n_folds}"
-            if is_finished(run):
-                say(f"{place}: finished before, reused from {run.folder}")
-                continue
-            say(f"{place} ...")
-            code = _run_phase(run, command, fit_flags)
-            if code != 0:
-                how = "interrupted" if code in INTERRUPTED else "stopped"
-                say(f"{how} in {place} (exit code {code}); the same command continues from here.")
-                return code
-            gc.collect()  # a finished trainer holds cycles; the next phase needs the memory
+    write_json(plan.out / "study.json", describe(plan))
+    for number, run in enumerate(plan.runs, start=1):
+        place = f"phase {number} of {len(plan.runs)}: {run.phase} ({run.used_by}), seed {run.seed}"
+        if plan.recipe.n_folds > 1:
+            place += f", fold {run.fold + 1} of {plan.recipe.n_folds}"
+        if is_finished(run):
+            say(f"{place}: finished before, reused from {run.folder}")
+            continue
+        say(f"{place} ...")
+        code = _run_phase(run, command, fit_flags)
+        if code != 0:
+            how = "interrupted" if code in INTERRUPTED else "stopped"
+            say(f"{how} in {place} (exit code {code}); the same command continues from here.")
+            return code
+        gc.collect()  # a finished trainer holds cycles; the next phase needs the memory
     return 0
 
 

@@ -60,6 +60,14 @@ def baseline_predictions(study: Mapping[str, Any], folder: Path) -> dict[str, di
     return models
 
 
+def read_study(folder: Path) -> dict[str, Any]:
+    """``study.json`` of a folder; raises DataError if there is none."""
+    record = folder / "study.json"
+    if not record.is_file():
+        raise DataError(f"{folder} holds no study (no study.json); make one with `cerebro run RECIPE --out {folder}`.")
+    return dict(read_json(record))
+
+
 def make_results(folder: Path, n_resamples: int = 2000, seed: int = 0) -> dict[str, Any]:
     """Read the runs of a finished study and write ``results.json`` beside them.
 
@@ -77,10 +85,7 @@ def make_results(folder: Path, n_resamples: int = 2000, seed: int = 0) -> dict[s
     DataError
         If the study is not finished, or variants were not tested on the same participants.
     """
-    record = folder / "study.json"
-    if not record.is_file():
-        raise DataError(f"{folder} holds no study (no study.json); make one with `cerebro run RECIPE --out {folder}`.")
-    study = read_json(record)
+    study = read_study(folder)
     variants, baselines = model_predictions(study, folder), baseline_predictions(study, folder)
     table = Table({**variants, **baselines}, n_resamples, seed)
     references = read_references(study["ground_truth"], list(table.kinds), table.bootstrap.participants)

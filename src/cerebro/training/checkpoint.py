@@ -335,11 +335,3 @@ def refuse_seen(participants: Iterable[str], seen: Iterable[str], what: str, sou
             f"{len(both)} {what} participants were seen while {source} was trained (first: {', '.join(both[:3])}); "
             "choose another split in data.split, or add --allow_seen_participants true to score them all the same."
         )
-
-
-def remove_orphans(folder: Path) -> int:
-    """Remove half-written files that a killed run left; gives their number."""
-    orphans = [path for path in folder.glob(".*.part") if path.is_file()]
-    for path in orphans:
-        path.unlink(missing_ok=True)
-    return len(orphans)

@@ -11,7 +11,7 @@ import yaml
 from lightning.pytorch import Trainer
 
 from cerebro.errors import CheckpointError, ConfigError
-from cerebro.files import lock_folder, read_json, write_atomically, write_json
+from cerebro.files import lock_folder, read_json, remove_orphans, write_atomically, write_json
 from cerebro.progress import progress
 from cerebro.signal import EEGBatch, SignalSpec
 from cerebro.training.bar import Bar
@@ -26,7 +26,6 @@ from cerebro.training.checkpoint import (
     describe_new,
     read_checkpoint,
     refuse_seen,
-    remove_orphans,
     transfer_weights,
     weights_sha256,
 )

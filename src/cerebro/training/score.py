@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from lightning.pytorch import Trainer
 
+from cerebro.files import lock_folder, remove_orphans
 from cerebro.signal import SignalSpec
 from cerebro.training.checkpoint import check_same_signal, check_same_tensors, read_checkpoint, refuse_seen
 from cerebro.training.evaluate import Evaluation, evaluate
@@ -53,6 +54,8 @@ def score_phase(
     ------
     CheckpointError
         If the checkpoint does not fit the config, or has seen the participants.
+    CerebroError
+        If another process writes into ``scoring.out``.
     """
     checkpoint = read_checkpoint(path)
     with isolated_randomness(scoring.seed):
@@ -66,9 +69,11 @@ def score_phase(
         phase.load_state_dict(checkpoint.weights)
         phase.to(root_device(scoring.trainer))
         loaders = {"val": data.val_dataloader, "test": data.test_dataloader, "predict": data.predict_dataloader}
-        found = evaluate(phase, loaders[stage](), scoring.trainer.precision, with_losses=stage == "val", what=stage)
-    target = scoring.out / f"predictions_{stage}.npz"
-    found.write(target, data.participant_keys())
+        with lock_folder(scoring.out, f"cerebro, scores of {stage}"):
+            remove_orphans(scoring.out)
+            found = evaluate(phase, loaders[stage](), scoring.trainer.precision, with_losses=stage == "val", what=stage)
+            target = scoring.out / f"predictions_{stage}.npz"
+            found.write(target, data.participant_keys())
     lines = [] if stage == "predict" else score_lines(found)
     return [*lines, f"{len(found.arrays['sample']):,} windows written to {target}"]
 
