@@ -17,36 +17,12 @@ def progress(items: Iterable[Item], what: str, unit: str, total: int | None = No
     Without a terminal (a log file, a Slurm job) the bar is printed once every 15 s instead of redrawn. One that
     does not stay is wiped away at its end.
     """
-    columns, rows = _shape()
-    return tqdm(
-        items,
-        desc=what,
-        unit=unit,
-        total=total,
-        delay=1,
-        mininterval=_interval_s(),
-        file=sys.stderr,
-        ncols=columns,
-        nrows=rows,
-        dynamic_ncols=columns is None,
-        leave=stays,
-    )
+    return tqdm(items, desc=what, unit=unit, total=total, leave=stays, **_look())
 
 
 def progress_bar(what: str, unit: str, total: int) -> "tqdm[Any]":
     """Bar to be advanced by hand with ``update``; use it as a context manager."""
-    columns, rows = _shape()
-    return tqdm(
-        desc=what,
-        unit=unit,
-        total=total,
-        delay=1,
-        mininterval=_interval_s(),
-        file=sys.stderr,
-        ncols=columns,
-        nrows=rows,
-        dynamic_ncols=columns is None,
-    )
+    return tqdm(desc=what, unit=unit, total=total, **_look())
 
 
 def close_bar(bar: "tqdm[Any]") -> None:
@@ -59,8 +35,16 @@ def close_bar(bar: "tqdm[Any]") -> None:
     bar.close()
 
 
-def _interval_s() -> float:
-    return 0.2 if sys.stderr.isatty() else 15.0
+def _look() -> dict[str, Any]:
+    columns, rows = _shape()
+    return {
+        "delay": 1,
+        "mininterval": 0.2 if sys.stderr.isatty() else 15.0,
+        "file": sys.stderr,
+        "ncols": columns,
+        "nrows": rows,
+        "dynamic_ncols": columns is None,
+    }
 
 
 def _shape() -> tuple[int, int] | tuple[None, None]:
