@@ -248,8 +248,8 @@ class Moment:
 
 def moments(lasted: dict[str, float], n_recordings: int, rng: np.random.Generator) -> list[Moment]:
     """Twenty random moments over all stages, in the order of stages."""
-    counts = [("simulate", int(n)) for n in sorted(rng.integers(0, n_recordings, 4))]
-    counts += [("prepare", int(n)) for n in sorted(rng.integers(0, n_recordings - 5, 3))]
+    counts = [("simulate", int(0.9 * n_recordings * (part + rng.uniform()) / 4)) for part in range(4)]
+    counts += [("prepare", int(0.9 * n_recordings * (part + rng.uniform()) / 3)) for part in range(3)]
     chosen = [Moment(stage, n, float(rng.uniform(0, 0.3))) for stage, n in counts]
     chosen.append(Moment("seal", 0, float(rng.uniform(0, 0.1))))
     chosen.append(Moment("tokenizer", 0, float(rng.uniform(0, 0.5 * lasted["tokenizer"]))))  # MLflow makes its database
