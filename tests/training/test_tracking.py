@@ -8,6 +8,7 @@ import pytest
 
 from cerebro.errors import ConfigError
 from cerebro.files import read_json, write_json
+from cerebro.training import tracking
 from cerebro.training.tracking import MLflowKeys, Tracker
 
 pytest.importorskip("mlflow")
@@ -92,6 +93,36 @@ def test_a_resumed_run_goes_on_and_one_that_was_deleted_is_made_anew(
     tracker.start("toy", {}, {}, [])
     assert tracker.run_id not in (ids[0], "0" * 32)
     assert read_json(tmp_path / "mlflow.json")["run_id"] == tracker.run_id
+
+
+@pytest.mark.parametrize("cut_in", ["write_json", "log_batch"])
+def test_a_run_made_by_a_process_killed_while_opening_it_is_found_again(
+    cut_in: str, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    keys, parameters, n_before = MLflowKeys(uri=uri), {"model": {"depth": 2}}, len(query(uri, "select * from runs"))
+    with monkeypatch.context() as cut:
+
+        def write(path: Path, content: dict[str, Any]) -> None:
+            if cut_in == "write_json" and "run_id" in content:
+                raise KeyboardInterrupt
+            write_json(path, content)
+
+        def log_batch(*_: Any, **__: Any) -> None:
+            raise KeyboardInterrupt
+
+        cut.setattr(tracking, "write_json", write)
+        if cut_in == "log_batch":
+            cut.setattr("mlflow.tracking.MlflowClient.log_batch", log_batch)
+        with pytest.raises(KeyboardInterrupt):
+            Tracker(keys, tmp_path, print).start("cut", parameters, {}, [])
+    tracker = Tracker(keys, tmp_path, print)
+    tracker.start("cut", parameters, {}, [])
+    assert len(query(uri, "select * from runs")) == n_before + 1
+    assert query(uri, f"select key, value from params where run_uuid = '{tracker.run_id}'") == [("model.depth", "2")]
+    tracker = Tracker(keys, tmp_path, print)
+    tracker.start("cut", {"model": {"depth": 3, "width": 8}}, {}, [])  # MLflow refuses another value of a parameter
+    assert len(query(uri, f"select key from params where run_uuid = '{tracker.run_id}'")) == 2
 
 
 def test_an_mlflow_that_does_not_answer_is_an_error_before_training(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ import logging
 import os
 import socket
 import time
+import uuid
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from cerebro.errors import ConfigError
 from cerebro.files import read_json, write_json
 
 FAMILY = ("mlflow", "sqlalchemy", "alembic", "sqlite3", "requests", "urllib3")  # packages whose errors are MLflow's
+CLAIM = "cerebro.claim"  # tag by which a run is found whose id a killed process could not note
 
 
 @dataclass(frozen=True)
@@ -81,30 +83,32 @@ class Tracker:
                 f"MLflow at {self.keys.uri} does not answer ({_first_line(error)}); mend mlflow.uri or add "
                 "--mlflow.enabled false."
             ) from None
-        write_json(self.path, {"uri": self.keys.uri, "run_id": self.run_id})
 
     def _open(self, name: str, parameters: dict[str, Any], tags: dict[str, str], history: list[dict[str, Any]]) -> None:
         self._client = _client(self.keys.uri)
         kept = read_json(self.path) if self.path.exists() else {"uri": ""}
-        if kept["uri"] == self.keys.uri and _has_run(self._client, kept["run_id"]):
-            self.run_id = kept["run_id"]
-            self._client.update_run(self.run_id, status="RUNNING")
-            logged = {metric.step for metric in self._client.get_metric_history(self.run_id, "train/loss")}
-            for row in history:
-                if row["epoch"] not in logged:
-                    self._send(row)
-            return
-        if self.keys.parent_run_id:
-            tags = tags | {"mlflow.parentRunId": self.keys.parent_run_id}
-        run = self._client.create_run(_experiment_id(self._client, self.keys.experiment), run_name=name, tags=tags)
+        run = _find(self._client, kept, self.keys.experiment) if kept["uri"] == self.keys.uri else None
+        if run is None:
+            # Noted before the run is made: a process killed in between would leave a run that nobody finds again.
+            kept = {"uri": self.keys.uri, "claim": uuid.uuid4().hex}
+            write_json(self.path, kept)
+            tags = tags | {CLAIM: kept["claim"]}
+            if self.keys.parent_run_id:
+                tags |= {"mlflow.parentRunId": self.keys.parent_run_id}
+            run = self._client.create_run(_experiment_id(self._client, self.keys.experiment), run_name=name, tags=tags)
         self.run_id = run.info.run_id
-        write_json(self.path, {"uri": self.keys.uri, "run_id": self.run_id})
-        self._log_parameters(parameters)
+        write_json(self.path, kept | {"run_id": self.run_id})
+        self._client.update_run(self.run_id, status="RUNNING")
+        self._log_parameters({key: value for key, value in flatten(parameters).items() if key not in run.data.params})
+        logged = {metric.step for metric in self._client.get_metric_history(self.run_id, "train/loss")}
+        for row in history:
+            if row["epoch"] not in logged:
+                self._send(row)
 
     def _log_parameters(self, parameters: dict[str, Any]) -> None:
         from mlflow.entities import Param
 
-        flat = [Param(key, str(value)[:6000]) for key, value in flatten(parameters).items()]
+        flat = [Param(key, str(value)[:6000]) for key, value in parameters.items()]
         for first in range(0, len(flat), 100):
             self._client.log_batch(self.run_id, params=flat[first : first + 100])
 
@@ -221,16 +225,20 @@ def _make_database(path: Path) -> None:
     part.unlink(missing_ok=True)
 
 
-def _has_run(client: Any, run_id: str) -> bool:
-    """Whether a run is still there; False after the database was deleted."""
+def _find(client: Any, kept: Mapping[str, str], experiment: str) -> Any | None:
+    """The run that ``mlflow.json`` names or has announced, if it is still there."""
     from mlflow.exceptions import MlflowException
 
-    try:
-        return str(client.get_run(run_id).info.lifecycle_stage) == "active"
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return False
-        raise
+    if "run_id" in kept:
+        try:
+            run = client.get_run(kept["run_id"])
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+        return run if str(run.info.lifecycle_stage) == "active" else None
+    found = client.search_runs([_experiment_id(client, experiment)], f"tags.`{CLAIM}` = '{kept['claim']}'")
+    return found[0] if found else None
 
 
 def _first_line(error: Exception) -> str:
