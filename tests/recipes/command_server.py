@@ -1,7 +1,7 @@
 """Runs ``cerebro`` commands one after another, each in a process forked from this one, so that imports cost nothing.
 
-A line of standard input is a JSON list: folder to run in, file for the output, arguments. Two lines come back: the
-number of the process (and of its group), and how it ended (negative: by that signal).
+A line of standard input is a JSON list: folder to run in, file for the output, arguments, environment variables to
+add. Two lines come back: the number of the process (and of its group), and how it ended (negative: by that signal).
 """
 
 import json
@@ -21,11 +21,12 @@ from cerebro.cli.main import main
 def serve() -> None:
     """Answer until standard input ends."""
     for line in sys.stdin:
-        folder, log, arguments = json.loads(line)
+        folder, log, arguments, environment = json.loads(line)
         child = os.fork()
         if child == 0:
             os.setsid()  # a group of its own, with every process that it starts
             os.chdir(folder)
+            os.environ.update(environment)
             output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             os.dup2(output, 1)

@@ -147,11 +147,11 @@ class Server:
             text=True,
         )
 
-    def start(self, study: Study) -> int:
+    def start(self, study: Study, **environment: str) -> int:
         """Start the recipe; gives the number of its process group."""
         assert self.process.stdin is not None
         study.log.unlink(missing_ok=True)
-        request = [str(study.folder), str(study.log), RUN]
+        request = [str(study.folder), str(study.log), RUN, environment]
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
         return self._answer()
@@ -180,8 +180,9 @@ def workplace(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def environment(workplace: Path) -> dict[str, str]:
-    """One thread, and the code of the workplace."""
-    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(workplace / "code"), "MLFLOW_DISABLE_TELEMETRY": "1"}
+    """One thread, the code of the workplace, and a death that a test can set."""
+    path = os.pathsep.join([str(workplace / "code"), str(Path(__file__).with_name("dying"))])
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path, "MLFLOW_DISABLE_TELEMETRY": "1"}
 
 
 @pytest.fixture
@@ -217,6 +218,32 @@ def test_a_study_killed_at_20_random_moments_ends_with_the_same_bytes_and_does_n
     assert landed.count("the end") <= 2
     assert {"simulate", "prepare"} <= set(landed)
     assert len(set(landed) & set(PHASES)) >= 4
+    assert {path: times for path, times in killed.made.items() if len(times) > 1} == {}
+    compare(whole.folder, killed.folder)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_study_that_dies_while_it_writes_ends_with_the_same_bytes_and_does_nothing_twice(
+    workplace: Path, server: Server
+) -> None:
+    whole, killed = Study(workplace / "whole"), Study(workplace / "killed")
+    run_once(whole, server)
+    killed.write_recipe()
+    rng, landed = np.random.default_rng(0), []
+    while len(landed) < 100:
+        server.start(killed, DIES_AFTER=str(rng.integers(1, 160)))
+        code = server.ended()
+        assert code in (0, -signal.SIGKILL), killed.log.read_text()
+        killed.note_finished()
+        if code == 0:
+            break
+        landed.append(killed.stage())
+        print(f"death {len(landed):2d}, {landed[-1]:<12} {killed.progress()}")
+    assert code == 0
+    assert len(landed) >= 10
+    assert {"simulate", "prepare"} <= set(landed)
+    assert set(landed) & set(PHASES)
     assert {path: times for path, times in killed.made.items() if len(times) > 1} == {}
     compare(whole.folder, killed.folder)
 
