@@ -78,3 +78,14 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path):
     with lock_folder(tmp_path, "b"):
         assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
     assert not (tmp_path / ".lock").exists()
+
+
+def test_a_lock_of_another_host_stays_and_the_way_out_is_named(tmp_path):
+    there = {"host": "elsewhere", "pid": 1, "started": 0.0, "purpose": "cerebro fit"}
+    (tmp_path / ".lock").write_text(json.dumps(there))
+    with (
+        pytest.raises(CerebroError, match=r"on elsewhere .*or remove .*\.lock if it has ended"),
+        lock_folder(tmp_path, "b"),
+    ):
+        pass
+    assert json.loads((tmp_path / ".lock").read_text()) == there

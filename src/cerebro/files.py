@@ -100,7 +100,7 @@ def lock_folder(folder: Path, purpose: str) -> Iterator[None]:
     """Let one process at a time write into ``folder``; a second is refused and told of the first.
 
     The lock is a file ``.lock`` that names host, process and purpose. A lock whose process has ended on this host is
-    taken over, so that a killed run never blocks its successor.
+    taken over, so that a killed run never blocks its successor; whether one on another host lives cannot be known here.
 
     Raises
     ------
@@ -124,9 +124,11 @@ def lock_folder(folder: Path, purpose: str) -> Iterator[None]:
         except FileExistsError:
             holder = _read_lock(lock)
             if holder is not None and _is_alive(holder):
+                is_far = holder["host"] != socket.gethostname()
                 raise CerebroError(
                     f"{folder} is being written by process {holder['pid']} on {holder['host']} ({holder['purpose']}); "
-                    "wait for it to end or choose another folder."
+                    "wait for it to end or choose another folder"
+                    + (f", or remove {lock} if it has ended there." if is_far else ".")
                 ) from None
             lock.unlink(missing_ok=True)
             continue
@@ -160,7 +162,7 @@ def _read_lock(lock: Path) -> dict[str, Any] | None:
 
 def _is_alive(holder: dict[str, Any]) -> bool:
     if holder["host"] != socket.gethostname():
-        return True  # cannot be known from here
+        return True
     try:
         process = psutil.Process(holder["pid"])
         return abs(process.create_time() - holder["started"]) < 2 and process.status() != psutil.STATUS_ZOMBIE

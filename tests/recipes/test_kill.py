@@ -331,7 +331,7 @@ def compare(whole: Path, killed: Path) -> None:
     assert (killed / "study" / "report.html").is_file()
     assert tracked(killed) == tracked(whole) == sorted((name, "FINISHED") for name in ("short", *PHASES))
     assert not list(killed.glob("**/.*.part"))
-    assert not list(killed.glob("**/.lock"))
+    assert not (killed / "study" / ".lock").exists()  # a finished phase may keep one: no obstacle, its owner is dead
 
 
 def tracked(folder: Path) -> list[tuple[str, str]]:
