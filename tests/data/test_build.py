@@ -24,6 +24,7 @@ from cerebro.data.build import build
 from cerebro.data.pieces import make_piece
 from cerebro.data.preprocess import Preprocessing
 from cerebro.data.readers.base import Entry, Event, Finding, Reader, Recording, Scan, Skip
+from cerebro.data.splits import ParticipantSplit
 from cerebro.data.store import Store
 from cerebro.errors import CerebroError, DataError
 from cerebro.files import lock_folder
@@ -185,7 +186,18 @@ def test_same_signal_under_two_names_is_kept_once(reader, in_process, tmp_path):
     report = build(reader, PLAN, tmp_path / "store")
     assert report.read == N_RECORDINGS - 1
     (twin,) = [rule for rule in report.rules if rule.rule == "same-signal-twice"]
-    assert twin.examples == ("sub90: same bytes as sub06",)
+    assert twin.examples == ("sub90: same bytes as sub06: sub90 and sub06 count as one person",)
+
+
+def test_two_names_of_one_signal_are_never_on_two_sides(reader, in_process, tmp_path, monkeypatch):
+    (reader.root / "sub90.npy").write_bytes((reader.root / "sub06.npy").read_bytes())
+    np.save(reader.root / "sub90b.npy", np.load(reader.root / "sub07.npy") + 1)  # of sub90 too, and there only once
+    build(reader, PLAN, tmp_path / "store")
+    store = Store.open(tmp_path / "store")
+    assert {"sub06", "sub90"} <= set(store.recordings["participant"])
+    for seed in range(40):
+        sides = ParticipantSplit(0.3, 0.3, seed).sides(store.participants, store.recordings)
+        assert [{"sub06", "sub90"} <= set(side) for side in (sides.train, sides.val, sides.test)].count(True) == 1
 
 
 def test_stale_and_damaged_staged_pieces_are_never_used(reader, in_process, tmp_path, monkeypatch):

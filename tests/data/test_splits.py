@@ -134,3 +134,8 @@ def test_evaluating_on_seen_participants_is_refused_with_their_names():
     check_disjoint(["HBN:a"], ["HBN:b", "TUH:a"])
     with pytest.raises(CheckpointError, match="2 participants that are tested were seen in training: HBN:a, HBN:b"):
         check_disjoint(["HBN:a", "HBN:b"], ["HBN:b", "HBN:a", "HBN:c"], "tested")
+
+
+def test_more_folds_than_people_are_refused_by_the_first_fold():
+    with pytest.raises(DataError, match=r"n_folds=9, but there are only 7 participants.*7 or fewer"):
+        sides_of(ParticipantSplit(n_folds=9), n=7)

@@ -58,6 +58,16 @@ def test_logistic_probe_separates_planted_classes():
     assert balanced_accuracy(new_trait > 0, probe.predict(new_features)) > 0.75
 
 
+def test_a_class_that_nobody_trained_on_has_keeps_its_column():
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 2], 40)
+    x = rng.normal(size=(80, 3)) + y[:, None]
+    found = fit_logistic(x, y, [f"p{i % 8}" for i in range(80)]).predict(x)
+    assert found.shape == (80, 3)
+    assert (found[:, 1] == 0).all()
+    assert (found.argmax(axis=1) == y).mean() > 0.9
+
+
 def test_folds_keep_participants_whole():
     who, *_ = cohort(0)
     fold = participant_folds(who, 5, seed=0)

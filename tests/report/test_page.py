@@ -8,6 +8,7 @@ import pytest
 
 from cerebro.errors import DataError
 from cerebro.report.evidence import gather
+from cerebro.report.outcome import summary
 from cerebro.report.page import write_report
 from cerebro.study.results import make_results
 
@@ -133,6 +134,30 @@ def test_counted_skips_of_the_store_are_shown(study_folder):
     page = write_report(study_folder, Path("page.html")).read_text()
     assert "six-channel-recording" in page
     assert "40 recordings read" in page
+
+
+@pytest.mark.parametrize(
+    ("ci95", "verdict"),
+    [
+        ([0.01, 0.2], "better than the constant"),
+        ([-0.2, -0.01], "worse than the constant"),
+        ([-0.1, 0.1], "not distinguishable from the constant"),
+        ([None, None], "not compared with"),
+    ],
+)
+def test_the_first_sentence_says_what_the_paired_gain_says(study_folder, ci95, verdict):
+    results = make_results(study_folder)
+    for entry in results["gains"]["full over constant"].values():
+        entry["gain"]["ci95"] = ci95
+    (study_folder / "results.json").write_text(json.dumps(results))
+    assert summary(gather(study_folder)).count(verdict) == 2
+
+
+def test_a_damaged_file_of_predictions_is_named(study_folder):
+    path = next(study_folder.glob("phases/challenge1*/predictions_test.npz"))
+    path.write_bytes(b"")
+    with pytest.raises(DataError, match=r"predictions_test\.npz is damaged .*remove it and run the recipe again"):
+        make_results(study_folder)
 
 
 def test_an_unfinished_study_has_no_page(study_folder):

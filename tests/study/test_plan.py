@@ -83,6 +83,21 @@ def test_identity_follows_everything_that_could_change_the_result(plan, write_re
     assert not {run.identity for run in other_data.runs} & base
 
 
+def test_identity_follows_the_store_that_an_override_names(write_recipe):
+    ablations = {"with_tuh": {"set": {"pretrain": {"data.store": "stores/tuh"}}}}
+    recipe = read_recipe(write_recipe(ablations=ablations, gains=None))
+    plans = [
+        plan_study(recipe, OUT, data_hash=lambda store, tuh=tuh: tuh if store == Path("stores/tuh") else "same")
+        for tuh in ("one", "two")
+    ]
+    assert Path("stores/tuh") in plans[0].stores
+    names = [{phase: run.identity for phase, run in runs_of(plan, "with_tuh").items()} for plan in plans]
+    assert names[0]["pretrain"] != names[1]["pretrain"]
+    assert names[0]["tokenizer"] == names[1]["tokenizer"]
+    full = [{run.identity for run in runs_of(plan, "full").values()} for plan in plans]
+    assert full[0] == full[1]
+
+
 def test_a_change_in_a_config_changes_its_phase_and_those_after_it(plan, write_recipe):
     before = runs_of(plan(), "full")
     recipe_path = write_recipe()

@@ -45,6 +45,11 @@ PHASES = {"a": {"config": "../configs/tokenizer.yaml"}, "b": {"config": "../conf
     [
         ({"sweps": {}}, "unknown key 'sweps'; did you mean 'sweeps'"),
         ({"name": None}, "lacks the key 'name'"),
+        ({"name": {"x": 1}}, "give a text"),
+        ({"name": ""}, "give a text"),
+        ({"ground_truth": 3}, "give a text"),
+        ({"phases": {"a": {**PHASES["a"], "init": ["x"]}}}, "unknown phase ['x']"),
+        ({"phases": {"a": {**PHASES["a"], "tokenizer": [["x"]]}}}, "unknown phase [['x']]"),
         ({"seeds": [0, 0]}, "repeats a seed"),
         ({"seeds": [1.5]}, "whole numbers"),
         ({"folds": 0}, "from 1 on"),

@@ -40,10 +40,13 @@ def build(signal: Any, name: str = "toy", d_model: int = 4, init: tuple[Transfer
 def train(
     out: Path, lines: list[str] | None = None, ckpt_path: Path | None = None, every: int = 1, **more: Any
 ) -> dict[str, Any]:
-    keys = {name: more.pop(name) for name in ("overwrite", "patience", "monitor", "seed") if name in more}
+    keys = {
+        name: more.pop(name) for name in ("overwrite", "patience", "monitor", "monitor_mode", "seed") if name in more
+    }
     keys["allow_seen_participants"] = more.pop("allow_seen", False)
     trainer = TrainerKeys(more.pop("max_epochs", N_EPOCHS), more.pop("accumulate", 1), accelerator="cpu")
     data = toy.ToyData(N_BATCHES, shift=more.pop("shift", 0))
+    data.people |= more.pop("people", {})
     config = {"model": {"name": more.get("name", "toy")}, "data": {}, "trainer": repr(trainer), "extra": repr(more)}
     return fit(
         partial(build, **more),
@@ -208,6 +211,58 @@ def test_a_checkpoint_of_another_encoder_shape_is_refused_whole(whole: Path, tmp
         CheckpointError, match=r"tensors of another shape \(first: .* is \(.*expected.*nothing was loaded"
     ):
         train(tmp_path, ckpt_path=whole / "best.ckpt", name="other", d_model=6)
+    assert not (tmp_path / "last.ckpt").exists()
+
+
+def test_a_run_resumed_in_another_folder_takes_its_best_epoch_along(tmp_path: Path) -> None:
+    worst_first = {"monitor_mode": "max"}  # so that the first epoch is the best
+    before = train(tmp_path / "a", max_epochs=2, **worst_first)
+    after = train(tmp_path / "b", ckpt_path=tmp_path / "a" / "last.ckpt", max_epochs=4, **worst_first)
+    assert before["best"]["epoch"] == after["best"]["epoch"] == 0
+    assert after["weights_sha256"] == before["weights_sha256"] != after["last_weights_sha256"]
+
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "last.ckpt").write_bytes((tmp_path / "a" / "last.ckpt").read_bytes())
+    lines: list[str] = []
+    alone = train(tmp_path / "d", lines, ckpt_path=tmp_path / "c" / "last.ckpt", max_epochs=4, **worst_first)
+    assert alone["best"]["epoch"] == 2
+    assert any("epoch 1, the best so far, is not in" in line for line in lines)
+
+
+def test_more_patience_goes_on_with_a_run_that_was_stopped(tmp_path: Path) -> None:
+    train(tmp_path / "a", max_epochs=9, patience=2, monitor_mode="max")
+    assert len(history(tmp_path / "a")) == 3
+    train(tmp_path / "b", ckpt_path=tmp_path / "a" / "last.ckpt", max_epochs=9, patience=4, monitor_mode="max")
+    assert len(history(tmp_path / "b")) == 5
+
+
+def test_a_killed_hand_over_resumes_from_its_own_checkpoint_and_keeps_its_source(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        kill_after(patch, 2)
+        with pytest.raises(Killed):
+            train(tmp_path, ckpt_path=whole / "best.ckpt", name="other")
+    record = train(tmp_path, ckpt_path=tmp_path / "last.ckpt", name="other")
+    assert record["warm_start"] == [str(whole / "best.ckpt")]
+
+
+def test_a_resumed_run_remembers_the_people_of_its_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(tmp_path / "a", max_epochs=1)
+    with monkeypatch.context() as patch:
+        kill_after(patch, 2)
+        with pytest.raises(Killed):
+            train(tmp_path / "b", ckpt_path=tmp_path / "a" / "last.ckpt", shift=2, allow_seen=True)
+    train(tmp_path / "b", shift=2, allow_seen=True)
+    stamp = read_checkpoint(tmp_path / "b" / "last.ckpt").stamp
+    assert stamp.trained == [f"toy:{number:02}" for number in range(8)]
+    assert {"toy:06", "toy:07", "toy:08", "toy:09"} <= set(stamp.seen)
+
+
+def test_validating_on_people_that_a_source_was_trained_on_is_refused(whole: Path, tmp_path: Path) -> None:
+    people = {"train": [0, 1, 2, 3], "val": [4, 5]}
+    with pytest.raises(CheckpointError, match=r"2 validation participants were seen.*toy:04, toy:05"):
+        train(tmp_path, ckpt_path=whole / "best.ckpt", name="other", people=people)
     assert not (tmp_path / "last.ckpt").exists()
 
 

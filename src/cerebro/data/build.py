@@ -21,6 +21,7 @@ import pandas as pd
 from joblib.externals.loky import FIRST_COMPLETED, wait
 from joblib.externals.loky.process_executor import BrokenProcessPool, ProcessPoolExecutor
 
+from cerebro.data.participants import SAME_PERSON, with_names
 from cerebro.data.pieces import Outcome, PieceRecord, Recipe, code_version, make_piece, sealed_records, staged_records
 from cerebro.data.preprocess import Preprocessing
 from cerebro.data.readers.base import Entry, Finding, Reader, Scan
@@ -113,7 +114,8 @@ def _seal_if_changed(
 ) -> BuildReport:
     recordings: list[StoredRecording] = []
     found = [("", "", finding) for finding in scan.findings] + [(finding.where, "", finding) for finding in failures]
-    first_of: dict[str, str] = {}  # SHA-256 of a source -> the first recording that has it
+    first_of: dict[str, Entry] = {}  # SHA-256 of a source -> the first recording that has it
+    same: dict[str, set[str]] = {}  # participant -> others with a byte-identical recording
     for entry in scan.entries:
         if entry.key not in chosen:
             continue
@@ -121,9 +123,13 @@ def _seal_if_changed(
         found += [(entry.key, record.piece_key, finding) for finding in record.findings]
         if record.n_times == 0:
             continue
-        twin = first_of.setdefault(record.source_sha256, entry.key)
-        if twin != entry.key:
-            found.append((entry.key, "", Finding("same-signal-twice", "skipped", entry.key, f"same bytes as {twin}")))
+        twin = first_of.setdefault(record.source_sha256, entry)
+        if twin is not entry:
+            detail = f"same bytes as {twin.key}"
+            if twin.participant != entry.participant:
+                same.setdefault(entry.participant, set()).add(twin.participant)
+                detail += f": {entry.participant} and {twin.participant} count as one person"
+            found.append((entry.key, "", Finding("same-signal-twice", "skipped", entry.key, detail)))
             continue
         recordings.append(record.stored(entry, path, byte_offset))
 
@@ -136,7 +142,7 @@ def _seal_if_changed(
     tables = make_tables(
         recordings,
         reader.montage(),
-        scan.participants,
+        with_names(scan.participants, SAME_PERSON, same),
         findings,
         report.content(),
         recipe.plan.sfreq,

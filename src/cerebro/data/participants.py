@@ -1,5 +1,6 @@
 """The participants table of a corpus: one row per person, missing values as NaN."""
 
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,9 @@ from cerebro.errors import DataError
 
 # Columns that are numbers or nothing, whatever else a table holds.
 NUMERIC = ("age", "ehq_total", "p_factor", "attention", "internalizing", "externalizing")
+# Columns that readers and the build add where they know of it; names in a cell are separated by a slash.
+SAME_PERSON = "same_person_as"  # participants with a byte-identical recording
+ALSO_IN = "also_in_releases"  # releases that list the person too, and whose recordings are left out
 SEX_NAMES = ("sex", "gender")
 # BIDS participants.tsv allows "other"; the target is binary, so it counts as missing.
 SEX_CODES = {"m": 0.0, "male": 0.0, "f": 1.0, "female": 1.0, "o": np.nan, "other": np.nan}
@@ -81,3 +85,19 @@ def _values(table: Table, name: str, path: Path) -> npt.NDArray[np.float64] | np
         if canonical in NUMERIC:
             raise DataError(f"{path} column {name} should hold numbers or n/a ({error}); mend the cell.") from None
     return np.array([np.nan if is_missing(cell) else cell for cell in cells], dtype=object)
+
+
+def with_names(table: pd.DataFrame, column: str, names: Mapping[str, Iterable[str]]) -> pd.DataFrame:
+    """A participants table with a column of names for some people; the same table where there is nobody to name."""
+    if not names:
+        return table
+    cells = {person: "/".join(sorted(found)) for person, found in names.items()}
+    return table.assign(**{column: pd.Series(cells, dtype=object).reindex(table.index)})
+
+
+def names_in(table: pd.DataFrame, column: str) -> Iterator[tuple[str, str]]:
+    """Each (person, name) of such a column."""
+    if column in table.columns:
+        for person, cell in table[column].dropna().items():
+            for name in str(cell).split("/"):
+                yield str(person), name

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cerebro.data.participants import ALSO_IN, SAME_PERSON, names_in
 from cerebro.errors import CheckpointError, ConfigError, DataError
 
 _N_QUANTILES = 4  # strata of a continuous column
@@ -123,7 +124,8 @@ class ParticipantSplit:
         Parameters
         ----------
         participants : DataFrame
-            Indexed by participant; ``release_number`` and the columns of ``stratify_by`` are read.
+            Indexed by participant; ``release_number``, ``also_in_releases``, ``same_person_as`` (names separated by
+            slashes) and the columns of ``stratify_by`` are read.
         recordings : DataFrame
             Columns ``participant``, ``release`` and ``source_sha256`` are read.
 
@@ -132,9 +134,14 @@ class ParticipantSplit:
         DataError
             If a release or column does not exist, or a side that was asked for would be empty.
         """
-        members = _people(recordings)  # name of a person -> participants that are this person
+        members = _people(participants, recordings)  # name of a person -> participants that are this person
         held = self._held_out(members, participants, recordings)
         rest = self._stratified(sorted(set(members) - held), members, participants)
+        if self.n_folds > len(rest):
+            raise DataError(
+                f"n_folds={self.n_folds}, but there are only {len(rest)} participants, so that a fold would test "
+                f"nobody; set folds (split.n_folds) to {len(rest)} or fewer."
+            )
         if self.n_folds:
             test = set(rest[self.fold :: self.n_folds])
         else:
@@ -166,6 +173,7 @@ class ParticipantSplit:
         seen = set(zip(recordings["participant"].astype(str), recordings["release"].astype(str), strict=True))
         if "release_number" in participants.columns:
             seen |= set(zip(participants.index.astype(str), participants["release_number"].astype(str), strict=True))
+        seen |= set(names_in(participants, ALSO_IN))
         missing = sorted(set(self.test_releases) - {release for _, release in seen})
         if missing:
             found = sorted({release for _, release in seen} - {"", "nan"})
@@ -203,8 +211,11 @@ class ParticipantSplit:
         return int.from_bytes(hashlib.sha256(f"{self.seed}/{purpose}/{name}".encode()).digest()[:8], "big")
 
 
-def _people(recordings: pd.DataFrame) -> dict[str, list[str]]:
-    """Participants by person: names that share a byte-identical source file are one person, under their first name."""
+def _people(participants: pd.DataFrame, recordings: pd.DataFrame) -> dict[str, list[str]]:
+    """Participants by person: names that share a byte-identical source file are one person, under their first name.
+
+    A store keeps such a file once; then the participants table says whose it is too.
+    """
     leader: dict[str, str] = {}
 
     def find(name: str) -> str:
@@ -212,17 +223,20 @@ def _people(recordings: pd.DataFrame) -> dict[str, list[str]]:
             name = leader[name]
         return name
 
+    def unite(one: str, two: str) -> None:
+        one, two = find(one), find(two)
+        leader[max(one, two)] = min(one, two)
+
     first_with: dict[str, str] = {}
     names = recordings["participant"].astype(str)
     for name, digest in zip(names, recordings["source_sha256"].astype(str), strict=True):
-        root = find(name)
-        if digest:
-            other = find(first_with.setdefault(digest, name))
-            leader[max(root, other)] = min(root, other)
-    people: dict[str, list[str]] = {}
-    for name in sorted(leader):
-        people.setdefault(find(name), []).append(name)
-    return people
+        unite(name, first_with.setdefault(digest, name) if digest else name)
+    for name, other in names_in(participants, SAME_PERSON):
+        unite(name, other)
+    groups: dict[str, list[str]] = {}
+    for name in sorted(set(names)):
+        groups.setdefault(find(name), []).append(name)
+    return {members[0]: members for members in groups.values()}
 
 
 def _stratum(column: pd.Series) -> npt.NDArray[np.int64]:

@@ -108,9 +108,11 @@ class LogisticProbe:
     model: LogisticRegression
 
     def predict(self, features: npt.ArrayLike) -> Array:
-        """Probabilities (N, K) of features (N, F)."""
+        """Probabilities (N, K) of features (N, F), K - 1 the highest class of the fit; 0 for one that it lacks."""
         standard = (np.asarray(features, np.float64) - self.centre) / self.scale
-        return np.asarray(self.model.predict_proba(standard))
+        found = np.zeros((len(standard), int(self.model.classes_.max()) + 1))
+        found[:, self.model.classes_] = self.model.predict_proba(standard)
+        return found
 
 
 def fit_logistic(
@@ -118,7 +120,7 @@ def fit_logistic(
 ) -> LogisticProbe:
     """Fit a class-balanced logistic regression whose penalty is chosen on left-out participants by balanced accuracy.
 
-    Arguments as in ``fit_ridge``; ``y`` holds classes 0 .. K-1, each at least once.
+    Arguments as in ``fit_ridge``; ``y`` holds classes, whole numbers from 0 on.
     """
     x, truth = np.asarray(features, np.float64), np.asarray(y, np.float64).astype(np.int64)
     fold = participant_folds(participants, n_folds, seed)

@@ -12,6 +12,7 @@ import yaml
 
 from cerebro.errors import DataError
 from cerebro.files import read_json
+from cerebro.study.scores import read_arrays
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -153,5 +154,4 @@ def _read_run(folder: Path, entry: Mapping[str, Any]) -> RunEvidence:
 def _arrays(path: Path) -> Arrays:
     if not path.is_file():
         return {}
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+    return read_arrays(path)

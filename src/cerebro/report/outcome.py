@@ -28,10 +28,7 @@ def summary(evidence: Evidence) -> str:
         constant = results["baselines"]["constant"].get(target, {}).get(measure)
         if found and found["mean"] is not None and constant and constant["mean"] is not None:
             low, high = found["ci95"]
-            is_better = high < constant["mean"] if measure == "nrmse" else low > constant["mean"]
-            verdict = "better than the constant predictor" if is_better else "not distinguishable from the constant"
-            if (low > constant["mean"]) if measure == "nrmse" else (high < constant["mean"]):
-                verdict = "worse than the constant predictor"
+            verdict = _verdict(results["gains"].get(f"{first} over constant", {}).get(target, {}).get("gain"))
             parts.append(
                 f"{MEASURES[measure]} {found['mean']:.3f} [{low:.3f}, {high:.3f}] on {target}, {verdict} "
                 f"({constant['mean']:.3f})"
@@ -53,6 +50,16 @@ def summary(evidence: Evidence) -> str:
     return lead + tag(
         "div", "".join(tag("div", tag("b", b) + tag("span", text)) for b, text in numbers), class_="facts"
     )
+
+
+def _verdict(gain: Mapping[str, Any] | None) -> str:
+    """What the paired gain over the constant says; intervals of single scores overlap where people differ alike."""
+    low, high = (gain or {}).get("ci95") or (None, None)
+    if low is None or high is None:
+        return "not compared with the constant predictor"
+    if low > 0:
+        return "better than the constant predictor"
+    return "worse than the constant predictor" if high < 0 else "not distinguishable from the constant"
 
 
 def scores(evidence: Evidence) -> str:

@@ -88,14 +88,15 @@ def make_baselines(study: Mapping[str, Any], folder: Path, say: Callable[[str], 
         with_power = "band_power" in missing
         data = _open_data(folder / run / "config.yaml")
         train, test = _windows(data, "train", with_power), _windows(data, "test", with_power)
-        kinds = {name: part.kind for name, part in read_predictions(folder / run / "predictions_test.npz").items()}
+        tested = read_predictions(folder / run / "predictions_test.npz")
         for name in missing:
             predict = _constant if name == "constant" else _linear
             arrays: dict[str, npt.NDArray[Any]] = {"participant": np.asarray(test.participant, np.str_)}
-            for target, kind in kinds.items():
+            for target, of_run in tested.items():
+                n_classes = of_run.prediction.shape[1] if of_run.kind == "classification" else 0
                 arrays[f"target/{target}"] = test.target[target]
                 arrays[f"known/{target}"] = test.known[target]
-                arrays[f"prediction/{target}"] = predict(train, test, target, kind == "classification")
+                arrays[f"prediction/{target}"] = predict(train, test, target, n_classes)
             write_atomically(baseline_path(folder, name, run), partial(_save, arrays))
 
 
@@ -103,21 +104,22 @@ def _save(arrays: Mapping[str, npt.NDArray[Any]], file: BinaryIO) -> None:
     np.savez(file, allow_pickle=False, **arrays)
 
 
-def _constant(train: Windows, test: Windows, target: str, is_classification: bool) -> Array:
-    """Mean of the training windows, or the shares of their classes, for every test window."""
+def _constant(train: Windows, test: Windows, target: str, n_classes: int) -> Array:
+    """Mean of the training windows, or with classes the shares of each, for every test window."""
     truth = train.target[target][train.known[target]]
-    if not is_classification:
+    if not n_classes:
         return np.full(len(test.participant), truth.mean())
-    n_classes = int(max(truth.max(), test.target[target].max())) + 1
     shares = np.bincount(truth.astype(np.int64), minlength=n_classes) / len(truth)
     return np.repeat(shares[None, :], len(test.participant), axis=0)
 
 
-def _linear(train: Windows, test: Windows, target: str, is_classification: bool) -> Array:
+def _linear(train: Windows, test: Windows, target: str, n_classes: int) -> Array:
+    """Ridge, or with classes logistic regression: probabilities (N, K), 0 for a class that nobody trained on has."""
     known = train.known[target]
     people = [name for name, is_known in zip(train.participant, known, strict=True) if is_known]
-    fit = fit_logistic if is_classification else fit_ridge
-    return fit(train.feature[known], train.target[target][known], people).predict(test.feature)
+    fit = fit_logistic if n_classes else fit_ridge
+    found = fit(train.feature[known], train.target[target][known], people).predict(test.feature)
+    return np.pad(found, ((0, 0), (0, n_classes - found.shape[1]))) if n_classes else found
 
 
 def _windows(data: EEGData, stage: Stage, with_power: bool) -> Windows:

@@ -104,9 +104,7 @@ def plan_study(
         if name not in recipe.variants:
             raise ConfigError(f"--variant {name} is not in {recipe.path}; choose from {', '.join(recipe.variants)}.")
     configs = {name: load_config(phase.config) for name, phase in recipe.phases.items()}
-    stores = {name: _store(name, config) for name, config in configs.items()}
-    data = {name: data_hash(store) for name, store in stores.items()}
-    planner = _Planner(recipe, out, configs, data, code_version)
+    planner = _Planner(recipe, out, configs, data_hash, code_version)
     chosen = [name for name in recipe.variants if name in variants or not variants]
     chains = [
         planner.chain(variant, seed, fold)
@@ -116,7 +114,7 @@ def plan_study(
     ]
     _refuse_idle_ablations(recipe, chains)
     runs = tuple(replace(planner.runs[identity], variants=tuple(users)) for identity, users in planner.users.items())
-    return Plan(recipe, out, runs, tuple(chains), tuple(sorted(set(stores.values()))))
+    return Plan(recipe, out, runs, tuple(chains), tuple(sorted(planner.data)))
 
 
 def _store(phase: str, config: Mapping[str, Any]) -> Path:
@@ -145,10 +143,12 @@ class _Planner:
         recipe: Recipe,
         out: Path,
         configs: Mapping[str, dict[str, Any]],
-        data: Mapping[str, str],
+        data_hash: Callable[[Path], str],
         code_version: str,
     ) -> None:
-        self.recipe, self.out, self.configs, self.data, self.code_version = recipe, out, configs, data, code_version
+        self.recipe, self.out, self.configs, self.code_version = recipe, out, configs, code_version
+        self.data_hash = data_hash
+        self.data: dict[Path, str] = {}  # store -> hash of its data
         self.final = recipe.final_phases()
         self.runs: dict[str, Run] = {}  # by identity
         self.users: dict[str, list[str]] = {}  # identity -> variants, in planned order
@@ -197,9 +197,12 @@ class _Planner:
         for key, value in overrides.items():
             _set(config, key, value, where=f"recipe {self.recipe.path}: phase {phase.name!r}")
         transfers = _transfers(config, phase, init, tokenizer)
+        store = _store(phase.name, config)
+        if store not in self.data:
+            self.data[store] = self.data_hash(store)
         content = {key: value for key, value in config.items() if key not in ("out", "seed")}
         content["model"] = {**config["model"], "init": transfers}
-        identity = _hash([content, self.data[phase.name], seed, fold, self.code_version])
+        identity = _hash([content, self.data[store], seed, fold, self.code_version])
         if identity in self.runs:
             return identity
 

@@ -119,9 +119,9 @@ def read_recipe(path: Path) -> Recipe:
     for name, entry in _mapping(f"{where}: sweeps", content.get("sweeps", {})).items():
         variants.update(_read_sweep(f"{where}: sweeps.{name}", name, entry, phases))
     commands, cohort = _read_data(where, content.get("data", {}), path.parent)
-    truth = content.get("ground_truth", "")
+    truth = _text(f"{where}: ground_truth", content.get("ground_truth", ""))
     return Recipe(
-        name=str(content["name"]),
+        name=_text(f"{where}: name", content["name"], may_be_empty=False),
         path=path,
         seeds=_read_seeds(where, content.get("seeds", [0])),
         phases=phases,
@@ -299,13 +299,19 @@ def _check_keys(where: str, content: Any, known: Sequence[str], required: Sequen
 
 
 def _check_phase(where: str, name: Any, phases: Mapping[str, Any]) -> None:
-    if name not in phases:
+    if not isinstance(name, str) or name not in phases:
         raise ConfigError(f"{where} names the unknown phase {name!r}; phases are {', '.join(phases)}.")
 
 
 def _mapping(where: str, content: Any) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"{where} is {content!r}; write 'key: value' lines.")
+    return content
+
+
+def _text(where: str, content: Any, may_be_empty: bool = True) -> str:
+    if not isinstance(content, str) or not (content or may_be_empty):
+        raise ConfigError(f"{where}={content!r}; give a text.")
     return content
 
 

@@ -1,5 +1,6 @@
 """Predictions of held-out participants -> scores, all made from the same draws of participants."""
 
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,18 +76,29 @@ def read_predictions(path: Path) -> dict[str, Predictions]:
     """
     if not path.is_file():
         raise DataError(f"{path} not found; run the recipe again, it makes what is missing.")
-    with np.load(path, allow_pickle=False) as file:
-        found = {}
-        participant = file["participant"].astype(str)
-        for name in sorted(key.removeprefix("prediction/") for key in file.files if key.startswith("prediction/")):
-            known = file[f"known/{name}"].astype(bool)
-            found[name] = Predictions(
-                participant[known].tolist(),
-                file[f"target/{name}"][known].astype(np.float64),
-                file[f"prediction/{name}"][known].astype(np.float64),
-                int((~known).sum()),
-            )
+    file = read_arrays(path)
+    found = {}
+    participant = file["participant"].astype(str)
+    for name in sorted(key.removeprefix("prediction/") for key in file if key.startswith("prediction/")):
+        known = file[f"known/{name}"].astype(bool)
+        found[name] = Predictions(
+            participant[known].tolist(),
+            file[f"target/{name}"][known].astype(np.float64),
+            file[f"prediction/{name}"][known].astype(np.float64),
+            int((~known).sum()),
+        )
     return found
+
+
+def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """All arrays of an ``.npz`` file; a damaged one raises DataError that names it."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (EOFError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{path} is damaged ({error}); remove it and run the recipe again, it makes what is missing."
+        ) from None
 
 
 def pool(parts: Sequence[Predictions]) -> Predictions:

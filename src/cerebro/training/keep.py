@@ -131,8 +131,8 @@ class Keeper(Callback):
         self.best: dict[str, Any] = {"metric": monitor, "value": None, "epoch": None}
         self.position = {"epoch": 0, "step": 0}
         self.seconds = 0.0
-        self.is_stopped_early = False
         self.best_evaluation: Evaluation | None = None  # of the best epoch, if this process made it
+        self._is_best_lost = False
         self._resumed: dict[str, Any] = {}
         self._signum = 0
         self._since = time.monotonic()
@@ -148,7 +148,6 @@ class Keeper(Callback):
             "position": dict(self.position),
             "seconds": self.seconds,
             "epoch_seconds": self._epoch_seconds,
-            "is_stopped_early": self.is_stopped_early,
             "random": random_state(),
         }
 
@@ -156,11 +155,17 @@ class Keeper(Callback):
         """Take the state back; random state and running sums wait until training starts."""
         self.history = [dict(row) for row in state_dict["history"]]
         self.best = dict(state_dict["best"])
+        if self._is_best_lost:
+            self.lose_best()
         self.position = dict(state_dict["position"])
         self.seconds = state_dict["seconds"]
         self._epoch_seconds = state_dict["epoch_seconds"]
-        self.is_stopped_early = state_dict["is_stopped_early"]
         self._resumed = state_dict
+
+    def lose_best(self) -> None:
+        """Forget the best epoch, whose checkpoint is not there; stays so when Lightning loads the state once more."""
+        self._is_best_lost = True
+        self.best |= {"value": None, "epoch": None}
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Stamp the checkpoint and add the running sums of the epoch."""
@@ -249,8 +254,8 @@ class Keeper(Callback):
         if is_best:
             self.best_evaluation = found
             self.best |= {"value": row.get(self.monitor), "epoch": row["epoch"]}
-        elif self.patience and row["epoch"] - (self.best["epoch"] or 0) >= self.patience:
-            self.is_stopped_early = trainer.should_stop = True
+        elif self.is_out_of_patience():
+            trainer.should_stop = True
         if is_best:
             self._save(trainer, "best.ckpt")
         self._save(trainer, "last.ckpt")  # after best.ckpt: a kill in between repeats the epoch
@@ -259,6 +264,12 @@ class Keeper(Callback):
         self.say(describe_row(phase.name, row, int(trainer.max_epochs or 0), is_best))
         if self._signum:
             raise Interrupted(self._signum)
+
+    def is_out_of_patience(self) -> bool:
+        """Whether the last ``patience`` epochs brought nothing better; False without patience."""
+        if not self.patience or not self.history:
+            return False
+        return bool(self.history[-1]["epoch"] - (self.best["epoch"] or 0) >= self.patience)
 
     def _is_best(self, row: dict[str, Any]) -> bool:
         if not len(self.val):

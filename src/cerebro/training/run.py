@@ -36,7 +36,7 @@ from cerebro.training.keep import Keeper, NoBatches, Positioned, ResumableLoader
 from cerebro.training.keys import RunKeys, TrainerKeys
 from cerebro.training.phase import Phase
 from cerebro.training.process import isolated_randomness, peak_memory_mb, restart_peak_memory
-from cerebro.training.stamp import PhaseData, make_stamp
+from cerebro.training.stamp import PhaseData, make_stamp, with_participants
 from cerebro.training.tracking import Tracker
 
 
@@ -97,10 +97,13 @@ def fit(
         if finished is not None:
             say(f"{keys.out} holds this run already, finished; nothing to do")
             return finished
+        if own is not None:
+            stamp = with_participants(stamp, own.stamp)
         resumed = own or resumed
         if not keys.allow_seen_participants:
-            for source in sources.values():
+            for source in (*sources.values(), *([] if resumed is None else [resumed])):
                 refuse_seen(data.participants("test"), source.stamp.seen, "test", source.path)
+                refuse_seen(data.participants("val"), source.stamp.trained, "validation", source.path)
         reports: list[TransferReport] = []
         if resumed is None:
             reports = _hand_over(phase, transfers, sources, say)
@@ -156,8 +159,9 @@ class _Run:
         is_stopped = False
         if self.resumed is not None:
             kept = self.resumed.content["callbacks"]["Keeper"]
-            n_epochs_done, is_stopped = kept["position"]["epoch"], kept["is_stopped_early"]
             self.keeper.load_state_dict(kept)
+            n_epochs_done, is_stopped = kept["position"]["epoch"], self.keeper.is_out_of_patience()
+            self._bring_best(self.resumed.path)
             self.freeze.load_state_dict(self.resumed.content["callbacks"]["FreezeEncoder"])
             self.train.seek(n_epochs_done, kept["position"]["step"])
             write_history(self.keys.out / "history.jsonl", self.keeper.history)
@@ -185,6 +189,23 @@ class _Run:
             raise
         write_json(self.keys.out / "run.json", result)
         return result
+
+    def _bring_best(self, resumed: Path) -> None:
+        """A run that is resumed in another folder takes its best checkpoint along, or says that it cannot."""
+        keeper, ours = self.keeper, self.keys.out / "best.ckpt"
+        if keeper.best["epoch"] is None or ours.exists():
+            return
+        theirs = resumed.with_name("best.ckpt")
+        found = read_checkpoint(theirs).content if theirs.exists() else None
+        kept = {} if found is None else found["callbacks"].get("Keeper", {})
+        n_rows = keeper.best["epoch"] + 1
+        if found is not None and kept.get("history") == keeper.history[:n_rows]:
+            write_atomically(ours, lambda file: torch.save(found, file))
+            return
+        self.say(
+            f"epoch {n_rows}, the best so far, is not in {theirs}; best.ckpt will be the best of the epochs to come"
+        )
+        keeper.lose_best()
 
     def _trainer(self) -> Trainer:
         with warnings.catch_warnings():
@@ -229,7 +250,7 @@ class _Run:
             phase.load_state_dict(last.weights)
             self.freeze.release(phase)
         if keeper.best["epoch"] is None or not (out / "best.ckpt").exists():
-            self.say(f"{self.keys.monitor} was never finite; best.ckpt is the last epoch")
+            self.say(f"{self.keys.monitor} was finite in no epoch trained here; best.ckpt is the last epoch")
             write_atomically(out / "best.ckpt", lambda file: torch.save(last.content, file))
         best = read_checkpoint(out / "best.ckpt")
         phase.load_state_dict(best.weights)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import subprocess
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -57,7 +57,7 @@ class PhaseData(Protocol):
 def make_stamp(
     phase: str, data: PhaseData, config: dict[str, Any], sources: list[Checkpoint], resumed: Checkpoint | None
 ) -> Stamp:
-    """What the checkpoints of this run will say of themselves."""
+    """What the checkpoints of this run will say of themselves; a resumed run keeps the sources that it started from."""
     train, val = list(data.participants("train")), list(data.participants("val"))
     chain = [source.stamp for source in sources] + ([] if resumed is None else [resumed.stamp])
     trained = set(train).union(*(stamp.trained for stamp in chain))
@@ -73,7 +73,20 @@ def make_stamp(
         participants={"train": train, "val": val},
         trained=sorted(trained),
         seen=sorted(seen),
-        inputs={str(source.path): source.stamp.weights_sha256 for source in sources},
+        inputs=(
+            resumed.stamp.inputs
+            if resumed is not None and not sources
+            else {str(source.path): source.stamp.weights_sha256 for source in sources}
+        ),
+    )
+
+
+def with_participants(stamp: Stamp, earlier: Stamp) -> Stamp:
+    """The stamp with the participants of an earlier part of the same run, which may have been of another split."""
+    return replace(
+        stamp,
+        trained=sorted({*stamp.trained, *earlier.trained}),
+        seen=sorted({*stamp.seen, *earlier.seen}),
     )
 
 

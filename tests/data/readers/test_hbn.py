@@ -5,9 +5,11 @@ import pickle
 from collections import Counter
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from cerebro.data.readers import HBN, Skip
+from cerebro.data.splits import ParticipantSplit
 from cerebro.errors import ConfigError, DataError
 from cerebro.montage import hbn_129
 from cerebro.simulate.writers import write_bdf, write_set
@@ -65,6 +67,19 @@ def test_keys_are_the_same_below_one_release_and_below_a_folder_of_releases(rele
     only = HBN(second.folder.parent, releases=("R2",)).scan()
     assert [entry.participant for entry in only.entries] == ["sub-B"]
     assert list(only.participants.index) == ["sub-B"]
+
+
+def test_a_person_of_two_releases_is_held_out_with_either(release):
+    one(release)
+    second = release("ds2", "R2")
+    second.participants({"participant_id": "sub-A"}, {"participant_id": "sub-B"})
+    scan = HBN(second.folder.parent).scan()
+    assert [finding.where for finding in scan.findings if finding.rule == "participant-in-two-releases"] == ["sub-A"]
+    people = pd.concat([scan.participants, pd.DataFrame({"release_number": "R3"}, index=["sub-C", "sub-D", "sub-E"])])
+    recordings = pd.DataFrame({"participant": people.index, "release": people["release_number"], "source_sha256": ""})
+    for seed in range(20):
+        sides = ParticipantSplit(0.3, seed=seed, test_releases=("R2",)).sides(people, recordings)
+        assert sides.test == ("sub-A", "sub-B")
 
 
 def test_reader_and_entry_cross_process_borders(release):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cerebro.data.participants import read_participants
+from cerebro.data.participants import ALSO_IN, read_participants, with_names
 from cerebro.data.readers.base import Entry, Event, Finding, Reader, Recording, Scan, Skip
 from cerebro.data.readers.hbn_rules import FILM_SECONDS, contrast_change_findings, film_events, resting_findings
 from cerebro.data.readers.signal_file import read_signal
@@ -122,6 +122,7 @@ class HBN(Reader):
         findings: list[Finding] = []
         tables: list[pd.DataFrame] = []
         known: set[str] = set()
+        also_in: dict[str, set[str]] = {}
         for folder in folders:
             table = read_participants(folder / "participants.tsv")
             table.index = pd.Index([_with_prefix(name) for name in table.index], name="participant_id", dtype=object)
@@ -136,6 +137,7 @@ class HBN(Reader):
             for person in again:
                 detail = f"also listed by another release; recordings below {folder.name} are left out"
                 findings.append(Finding("participant-in-two-releases", "skipped", person, detail))
+                also_in.setdefault(person, set()).add(str(table.loc[person, "release_number"]))
             table = table.drop(index=again)
             known |= set(table.index)
             release = _Release(self, folder, table, set(again), require_signals)
@@ -144,7 +146,7 @@ class HBN(Reader):
             tables.append(release.participants)
         if not tables:
             raise DataError(f"{self.root} holds none of the releases {', '.join(self.releases)}; set releases.")
-        return Scan(entries, findings, pd.concat(tables).sort_index())
+        return Scan(entries, findings, with_names(pd.concat(tables).sort_index(), ALSO_IN, also_in))
 
     def load(self, entry: Entry) -> Recording:
         """Open one signal; see `Reader.load`."""
