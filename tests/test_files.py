@@ -1,7 +1,9 @@
+import contextlib
 import errno
 import json
 import multiprocessing
 import os
+import socket
 import time
 
 import pytest
@@ -89,3 +91,35 @@ def test_a_lock_of_another_host_stays_and_the_way_out_is_named(tmp_path):
     ):
         pass
     assert json.loads((tmp_path / ".lock").read_text()) == there
+
+
+def _race(folder, start, n_rounds, taken):
+    for number in range(n_rounds):
+        start.wait()
+        with contextlib.suppress(CerebroError), lock_folder(folder / str(number), "race"):
+            mark = folder / str(number) / f"holds-{os.getpid()}"
+            mark.touch()
+            time.sleep(0.01)
+            taken.put((number, len(list(mark.parent.glob("holds-*")))))
+            mark.unlink()
+
+
+@pytest.mark.parametrize("is_stale", [False, True])
+def test_of_processes_that_start_together_one_at_a_time_holds_the_folder(tmp_path, is_stale):
+    n_rounds, n_processes = 25, 4
+    dead = {"host": socket.gethostname(), "pid": 2**22 + 1, "started": 0.0, "purpose": "dead"}
+    for number in range(n_rounds):
+        (tmp_path / str(number)).mkdir()
+        if is_stale:
+            (tmp_path / str(number) / ".lock").write_text(json.dumps(dead))
+    context = multiprocessing.get_context("fork")
+    start, taken = context.Barrier(n_processes), context.Queue()
+    processes = [context.Process(target=_race, args=(tmp_path, start, n_rounds, taken)) for _ in range(n_processes)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    found = [taken.get(timeout=10) for _ in range(taken.qsize())]
+    assert {number for number, _ in found} == set(range(n_rounds))
+    assert {holders for _, holders in found} == {1}
+    assert not list(tmp_path.rglob(".lock*"))

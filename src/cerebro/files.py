@@ -2,10 +2,13 @@
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import socket
+import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -74,6 +77,19 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path} is no valid JSON ({error}); remove it and run the command that writes it.") from None
 
 
+def read_arrays(path: Path) -> dict[str, Any]:
+    """All arrays of an ``.npz`` file; a damaged one raises DataError that names it."""
+    import numpy as np  # late: whoever only prints help needs no arrays
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (EOFError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{path} is damaged ({error}); remove it and run the command that writes it, it makes what is missing."
+        ) from None
+
+
 def sync_folder(folder: Path) -> None:
     """Flush a folder's entries to disk, so that a rename survives a power cut."""
     handle = os.open(folder, os.O_RDONLY)
@@ -118,31 +134,58 @@ def lock_folder(folder: Path, purpose: str) -> Iterator[None]:
         "started": psutil.Process().create_time(),
         "purpose": purpose,
     }
-    for _ in range(3):
+    for _ in range(100):
         try:
-            handle = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-        except FileExistsError:
-            holder = _read_lock(lock)
-            if holder is not None and _is_alive(holder):
-                is_far = holder["host"] != socket.gethostname()
-                raise CerebroError(
-                    f"{folder} is being written by process {holder['pid']} on {holder['host']} ({holder['purpose']}); "
-                    "wait for it to end or choose another folder"
-                    + (f", or remove {lock} if it has ended there." if is_far else ".")
-                ) from None
-            lock.unlink(missing_ok=True)
-            continue
+            if _make_lock(lock, json.dumps(me)):
+                break
         except OSError as error:
             raise _unwritable(folder, error) from None
-        os.write(handle, json.dumps(me).encode())
-        os.close(handle)
-        break
+        _clear_lock(lock, folder)
     else:
         raise CerebroError(f"{lock} cannot be taken; remove it if no other process writes into {folder}.")
     try:
         yield
     finally:
         lock.unlink(missing_ok=True)
+
+
+def _make_lock(lock: Path, content: str) -> bool:
+    """Make the lock with its content in one step; False if there is one."""
+    mine = lock.with_name(f".lock.{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}.part")
+    mine.write_text(content)
+    try:
+        os.link(mine, lock)
+    except (FileExistsError, FileNotFoundError):  # the second: the holder of the lock has tidied up
+        return False
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP):
+            raise
+        try:
+            with open(lock, "x") as file:  # a file system without hard links
+                file.write(content)
+        except FileExistsError:
+            return False
+    finally:
+        mine.unlink(missing_ok=True)
+    return True
+
+
+def _clear_lock(lock: Path, folder: Path) -> None:
+    """Remove the lock of a dead process; raise if its process lives. Of several that judge one lock, one removes it."""
+    with contextlib.suppress(FileNotFoundError), open(lock) as file:
+        with contextlib.suppress(OSError):  # a file system without such locks: the check below has to do
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if not os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):
+            return  # another process has cleared this one meanwhile
+        holder = _holder(file.read())
+        if holder is not None and _is_alive(holder):
+            is_far = holder["host"] != socket.gethostname()
+            raise CerebroError(
+                f"{folder} is being written by process {holder['pid']} on {holder['host']} ({holder['purpose']}); "
+                "wait for it to end or choose another folder"
+                + (f", or remove {lock} if it has ended there." if is_far else ".")
+            )
+        lock.unlink()
 
 
 def _unwritable(folder: Path, error: OSError) -> CerebroError:
@@ -152,12 +195,12 @@ def _unwritable(folder: Path, error: OSError) -> CerebroError:
     )
 
 
-def _read_lock(lock: Path) -> dict[str, Any] | None:
+def _holder(text: str) -> dict[str, Any] | None:
     try:
-        content = json.loads(lock.read_text())
-        return content if {"host", "pid", "started", "purpose"} <= set(content) else None
-    except (OSError, ValueError):
+        content = json.loads(text)
+    except ValueError:
         return None
+    return content if isinstance(content, dict) and {"host", "pid", "started", "purpose"} <= set(content) else None
 
 
 def _is_alive(holder: dict[str, Any]) -> bool:

@@ -37,6 +37,15 @@ def test_a_run_ends_with_results_a_table_and_a_page(write_recipe, study_folder, 
     assert (study_folder / "report.html").is_file()
 
 
+@pytest.mark.parametrize("part", [["--variant", "supervised"], ["--seeds", "1"]])
+def test_a_part_of_a_study_never_takes_the_place_of_the_whole(study_folder, capsys, monkeypatch, part):
+    monkeypatch.setattr("cerebro.cli.study.installed_code_version", lambda: "test")
+    before = (study_folder / "study.json").read_bytes()
+    assert main(["run", "recipes/tiny.yaml", "--out", str(study_folder), *part]) == 2
+    assert "with seed 0 too, which its results would lose" in capsys.readouterr().err
+    assert (study_folder / "study.json").read_bytes() == before
+
+
 def test_nothing_is_written_into_a_study_that_another_process_holds(study_folder, capsys, monkeypatch):
     monkeypatch.setattr("cerebro.cli.study.installed_code_version", lambda: "test")
     before = sorted(path.name for path in study_folder.iterdir())

@@ -41,7 +41,7 @@ def test_missing_labels_take_no_part_in_the_loss(toy_signal: SignalSpec, toy_eeg
     loss = objective(encoder, with_nan)
     loss.total.backward()
     assert torch.equal(objective(encoder, all_known).total, loss.total)
-    assert int(loss.parts["known"]) == 2
+    assert int(loss.counts["loss"]) == 2
     assert all(bool(p.grad.isfinite().all()) for p in encoder.parameters() if p.grad is not None)
     with torch.no_grad():
         outputs = objective.readout(encoder, batch)[:, 0]

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from cerebro.errors import DataError
+from cerebro.report import figures
+from cerebro.report.background import tokenizer
 from cerebro.report.evidence import gather
 from cerebro.report.outcome import summary
 from cerebro.report.page import write_report
@@ -153,10 +155,33 @@ def test_the_first_sentence_says_what_the_paired_gain_says(study_folder, ci95, v
     assert summary(gather(study_folder)).count(verdict) == 2
 
 
+def test_traces_and_scalp_map_bear_the_electrodes_of_their_rows(study_folder, monkeypatch):
+    make_results(study_folder)
+    evidence = gather(study_folder)
+    run = evidence.example("original")
+    n = len(run.showcase["original"])
+    channel = np.r_[np.arange(n - 1)[::-1], -1]  # another order, the last electrode absent
+    run.showcase.update(channel=channel, original=run.showcase["original"] + 100.0 * channel[:, None])
+    drawn = {}
+
+    def traces(original, rebuilt, names, sfreq):
+        drawn.update(zip(names, original, strict=True))
+        return ""
+
+    monkeypatch.setattr(figures, "traces", traces)
+    monkeypatch.setattr(figures, "scalp_map", lambda values, positions, label: drawn.update(at=positions) or "")
+    tokenizer(evidence)
+    at = drawn.pop("at")
+    np.testing.assert_array_equal(at, run.showcase["positions"][channel[:-1]])
+    assert len(drawn) >= 4
+    for name, trace in drawn.items():
+        assert round(np.median(trace) / 100) == list(run.showcase["channel_names"]).index(name)
+
+
 def test_a_damaged_file_of_predictions_is_named(study_folder):
     path = next(study_folder.glob("phases/challenge1*/predictions_test.npz"))
     path.write_bytes(b"")
-    with pytest.raises(DataError, match=r"predictions_test\.npz is damaged .*remove it and run the recipe again"):
+    with pytest.raises(DataError, match=r"predictions_test\.npz is damaged .*remove it and run the command"):
         make_results(study_folder)
 
 

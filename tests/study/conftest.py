@@ -180,6 +180,7 @@ def showcase(name):
     if name == "tokenizer":
         time = np.arange(400) / sfreq
         source = 20 * np.sin(2 * np.pi * 10 * time) * (1 + 0.5 * np.sin(2 * np.pi * 0.7 * time))
+        arrays["channel"] = np.arange(n_channels)
         gain = 1 - 5 * np.abs(positions[:, 1] + 0.05)
         original = gain[:, None] * source + np.cumsum(random.normal(0, 2.0, (n_channels, 400)), axis=1) * 0.5
         arrays["original"] = original.astype(np.float32)

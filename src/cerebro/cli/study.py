@@ -6,7 +6,7 @@ from pathlib import Path
 from cerebro.cli.main import main
 from cerebro.cli.parser import VerbParser
 from cerebro.errors import ConfigError
-from cerebro.study.execute import check_executor, hold_study, make_data, run_plan, store_hash
+from cerebro.study.execute import check_executor, hold_study, make_data, refuse_narrower, run_plan, store_hash
 from cerebro.study.plan import UNPREPARED, Plan, installed_code_version, plan_study
 from cerebro.study.recipe import Recipe, read_recipe
 
@@ -45,7 +45,9 @@ def run(argv: list[str]) -> int:
     if asked.dry_run:
         _print_plan(_plan(recipe, out, asked.variant, seeds))
         return 0
-    _plan(recipe, out, asked.variant, seeds)  # a mistake in the recipe shows before the data are made
+    plan = _plan(recipe, out, asked.variant, seeds)  # a mistake in the recipe shows before the data are made
+    if asked.variant or seeds:
+        refuse_narrower(plan)
     code = make_data(recipe, main, _say)
     if code != 0:
         return code

@@ -81,6 +81,7 @@ def build(reader: Reader, plan: Preprocessing, out: Path, lsb_uV: float = 0.05, 
         recover(out)
         staging = out / STAGING
         staging.mkdir(exist_ok=True)
+        remove_orphans(out)
         _remove_leftovers(staging)
         old = _open_old(out)
         shelf = _shelf(out, old)
@@ -191,7 +192,7 @@ def _open_old(out: Path) -> Store | None:
 
 def _refuse_other_folders(out: Path) -> None:
     """Refuse a folder that holds anything but a store, finished or not."""
-    other = sorted(path.name for path in out.iterdir() if path.name != ".lock") if out.is_dir() else []
+    other = sorted(path.name for path in out.iterdir() if not path.name.startswith(".lock")) if out.is_dir() else []
     if other and not {"manifest.json", STAGING} & set(other):
         raise DataError(f"{out} holds other files ({', '.join(other[:3])}); set --out to a new folder or a store.")
 

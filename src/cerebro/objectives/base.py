@@ -21,6 +21,11 @@ class Loss:
         Scalar that is minimised.
     parts : dict of scalar Tensor
         What is logged, detached or not; never read back on the host within a step.
+    counts : dict of scalar Tensor
+        Windows behind a part, and under ``loss`` behind the total, where they are not all windows of the batch: a mean
+        over an epoch weights by them.
+    terms : dict of float
+        Parts whose weighted sum is the total; the total of an epoch is then that sum of the parts' means.
     tokens : Tensor, optional
         Tokens of the unmasked batch if the objective computed them, so that the terms of a sum share one encoding.
     """
@@ -28,6 +33,8 @@ class Loss:
     total: Float[Tensor, ""]
     parts: dict[str, Tensor] = field(default_factory=dict)
     tokens: Tensor | None = None
+    counts: dict[str, Tensor] = field(default_factory=dict)
+    terms: dict[str, float] = field(default_factory=dict)
 
 
 class Objective(nn.Module, ABC):

@@ -113,11 +113,12 @@ class Supervised(Objective):
         n_known = known.sum()
         each = self._errors(outputs, torch.where(known, label, 0.0))
         total = torch.where(known, each, 0.0).sum() / n_known.clamp(min=1)
-        parts = {self.loss if self.kind == "regression" else "cross_entropy": total.detach(), "known": n_known}
+        parts: dict[str, Tensor] = {self.loss if self.kind == "regression" else "cross_entropy": total.detach()}
         if self.kind == "classification":
             right = (outputs.detach().argmax(dim=-1) == torch.where(known, label, 0.0).long()).float()
             parts["accuracy"] = torch.where(known, right, 0.0).sum() / n_known.clamp(min=1)
-        return Loss(total, parts, tokens)
+        counts = dict.fromkeys(["loss", *parts], n_known)
+        return Loss(total, {**parts, "known": n_known / len(batch)}, tokens, counts)
 
     def _errors(self, outputs: Float[Tensor, "B O"], label: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
         if self.kind == "classification":

@@ -200,6 +200,7 @@ class VQNSP(Objective):
         rebuilt = rebuilt * valid[..., None]  # (B, C, N, P)
         original = batch.eeg.unfold(-1, encoder.patch_samples, encoder.patch_stride) * valid[..., None]
         return {
+            "channel": batch.channel[0],  # electrode of each row; -1 pads
             "original": original[0].flatten(1),
             "reconstructed": rebuilt[0].flatten(1),
             "code_counts": torch.bincount(quantized.codes, minlength=self.codebook.n_codes),

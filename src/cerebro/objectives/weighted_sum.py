@@ -52,7 +52,7 @@ class WeightedSum(Objective):
         built = {
             name: build(encoder, signal) for name, build in terms.items()
         }  # all, so that none shifts another's start
-        self.weights = {name: weights[name] for name in terms if weights[name] > 0}
+        self.weights = {name: float(weights[name]) for name in terms if weights[name] > 0}
         self.terms = nn.ModuleDict({name: built[name] for name in self.weights})
 
     def start(self, encoder: Encoder, batches: Iterable[EEGBatch]) -> None:
@@ -64,13 +64,15 @@ class WeightedSum(Objective):
         """Loss of a batch."""
         losses: list[Tensor] = []
         parts: dict[str, Tensor] = {}
+        counts: dict[str, Tensor] = {}
         for name, term in self._terms():
             loss = term(encoder, batch, tokens)
             tokens = loss.tokens if tokens is None else tokens
             losses.append(self.weights[name] * loss.total)
             parts[name] = loss.total.detach()
             parts.update({f"{name}/{part}": value for part, value in loss.parts.items()})
-        return Loss(torch.stack(losses).sum(), parts, tokens)
+            counts.update({name if part == "loss" else f"{name}/{part}": n for part, n in loss.counts.items()})
+        return Loss(torch.stack(losses).sum(), parts, tokens, counts, self.weights)
 
     def after_step(self, encoder: Encoder, progress: float) -> None:
         """Hand the step on to each term."""

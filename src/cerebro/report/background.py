@@ -71,9 +71,12 @@ def tokenizer(evidence: Evidence) -> str:
     if run is None:
         return ""
     original, rebuilt = (np.asarray(run.showcase[name], np.float64) for name in ("original", "reconstructed"))
-    names, positions = [str(name) for name in run.showcase["channel_names"]], run.showcase["positions"]
+    electrode = np.asarray(run.showcase["channel"])
+    original, rebuilt, electrode = original[electrode >= 0], rebuilt[electrode >= 0], electrode[electrode >= 0]
+    names = [str(run.showcase["channel_names"][row]) for row in electrode]
+    positions = np.asarray(run.showcase["positions"], np.float64)[electrode]
     correlation = row_correlation(original, rebuilt)
-    picked = spread_channels(np.asarray(positions, np.float64)[: len(original)], N_TRACES)
+    picked = spread_channels(positions, N_TRACES)
     svg = figures.traces(original[picked], rebuilt[picked], [names[row] for row in picked], _sfreq(run))
     made = figure(
         svg,
@@ -82,7 +85,7 @@ def tokenizer(evidence: Evidence) -> str:
     )
     small = ""
     if np.isfinite(correlation).sum() >= 4:
-        svg = figures.scalp_map(correlation, np.asarray(positions, np.float64)[: len(original)], "reconstruction")
+        svg = figures.scalp_map(correlation, positions, "reconstruction")
         small += figure(svg, "Correlation of original and rebuilt signal by electrode, same window; nose up.")
     if "code_counts" in run.showcase:
         counts = np.asarray(run.showcase["code_counts"], np.float64)

@@ -11,8 +11,7 @@ import numpy.typing as npt
 import yaml
 
 from cerebro.errors import DataError
-from cerebro.files import read_json
-from cerebro.study.scores import read_arrays
+from cerebro.files import read_arrays, read_json
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 

@@ -44,6 +44,26 @@ def make_data(recipe: Recipe, command: Command, say: Say) -> int:
     return 0
 
 
+def refuse_narrower(plan: Plan) -> None:
+    """Refuse a part of a study in a folder that holds more of it: its results would hold that part alone.
+
+    Raises
+    ------
+    ConfigError
+        If variants or seeds of the study that is there are not in the plan.
+    """
+    record = plan.out / "study.json"
+    if not record.is_file():
+        return
+    there = {(chain["variant"], chain["seed"]) for chain in read_json(record)["chains"]}
+    lost = sorted(there - {(chain.variant, chain.seed) for chain in plan.chains})
+    if lost:
+        raise ConfigError(
+            f"{plan.out} holds {lost[0][0]!r} with seed {lost[0][1]} too, which its results would lose; leave --variant "
+            "and --seeds away (what is finished is reused) or choose another --out."
+        )
+
+
 @contextlib.contextmanager
 def hold_study(folder: Path, purpose: str) -> Iterator[None]:
     """Be the only writer of a study's folder, without what a killed one left half-written; phases hold their own.

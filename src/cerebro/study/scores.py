@@ -1,6 +1,5 @@
 """Predictions of held-out participants -> scores, all made from the same draws of participants."""
 
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cerebro.errors import DataError
+from cerebro.files import read_arrays
 from cerebro.metrics.bootstrap import (
     ParticipantBootstrap,
     ParticipantSums,
@@ -88,17 +88,6 @@ def read_predictions(path: Path) -> dict[str, Predictions]:
             int((~known).sum()),
         )
     return found
-
-
-def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """All arrays of an ``.npz`` file; a damaged one raises DataError that names it."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (EOFError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"{path} is damaged ({error}); remove it and run the recipe again, it makes what is missing."
-        ) from None
 
 
 def pool(parts: Sequence[Predictions]) -> Predictions:

@@ -15,6 +15,7 @@ from cerebro.metrics.classification import balanced_accuracy
 from cerebro.metrics.regression import nrmse
 from cerebro.progress import progress
 from cerebro.signal import RawBatch
+from cerebro.training.means import LossMeans
 from cerebro.training.phase import Phase
 
 Array = npt.NDArray[Any]
@@ -49,7 +50,7 @@ class Evaluation:
     Parameters
     ----------
     losses : dict
-        Mean of each part of the loss, weighted by windows.
+        Mean of each part of the loss, weighted by the windows behind it; NaN without any.
     arrays : dict of array (N, ...)
         ``sample``, ``recording``, ``participant`` (numbers), ``target/<name>``, ``known/<name>``,
         ``prediction/<name>``; empty predictions if the objective predicts nothing.
@@ -99,20 +100,15 @@ def evaluate(
     """
     was_training = phase.training
     device = next(phase.parameters()).device
-    sums: dict[str, Tensor] = {}
+    means = LossMeans()
     collected: dict[str, list[Tensor]] = {}
-    n_windows = 0
     phase.eval()
     try:
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
             for raw in progress(batches, what, "batch", stays=False):
                 batch = raw.to(device, non_blocking=True).to_microvolts()
                 if with_losses:
-                    loss = phase.objective(phase.encoder, batch)
-                    for part, value in {"loss": loss.total, **loss.parts}.items():
-                        value = value.detach().float() * len(batch)
-                        sums[part] = sums[part] + value if part in sums else value
-                    n_windows += len(batch)
+                    means.add(phase.objective(phase.encoder, batch), len(batch))
                 found = {"sample": batch.sample, "recording": batch.recording, "participant": batch.participant}
                 found |= {f"target/{name}": value for name, value in batch.targets.items()}
                 found |= {f"known/{name}": value for name, value in batch.known.items()}
@@ -123,7 +119,7 @@ def evaluate(
     finally:
         phase.train(was_training)
     return Evaluation(
-        losses={part: float(value) / max(1, n_windows) for part, value in sums.items()},
+        losses=means.take(),
         arrays={name: torch.cat(values).cpu().numpy() for name, values in collected.items()},
     )
 

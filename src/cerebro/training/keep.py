@@ -174,14 +174,12 @@ class Keeper(Callback):
         stamp["weights_sha256"] = weights_sha256(checkpoint["state_dict"])
         checkpoint[STAMP] = stamp
         checkpoint["transfers"] = self.transfers
-        checkpoint["sums"] = {name: value.cpu() for name, value in pl_module.sums.items()}
-        checkpoint["n_summed"] = pl_module.n_summed
+        checkpoint["means"] = pl_module.means.state_dict()
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Take the running sums of the epoch back."""
         assert isinstance(pl_module, Phase)
-        pl_module.sums = dict(checkpoint["sums"])
-        pl_module.n_summed = checkpoint["n_summed"]
+        pl_module.means.load_state_dict(checkpoint["means"])
 
     def _save(self, trainer: Trainer, name: str) -> None:
         phase = trainer.lightning_module
@@ -202,7 +200,7 @@ class Keeper(Callback):
         self._since = time.monotonic()
         if self._resumed:
             restore_random_state(self._resumed["random"])
-            pl_module.sums = {name: value.to(pl_module.device) for name, value in pl_module.sums.items()}
+            pl_module.means.to(pl_module.device)
         if threading.current_thread() is threading.main_thread():
             for signum in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(signum, self._note_signal)  # Lightning puts the former handlers back when it ends
@@ -238,7 +236,7 @@ class Keeper(Callback):
         assert isinstance(phase, Phase)
         phase.watch.settle()
         row: dict[str, Any] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
-        row |= {f"train/{part}": value for part, value in phase.epoch_means().items()}
+        row |= {f"train/{part}": value for part, value in phase.means.take().items()}
         found = evaluate(phase, self.val, self.precision) if len(self.val) else None
         row |= {} if found is None else found.rows("val")
         row["lr"] = phase.current_lr()

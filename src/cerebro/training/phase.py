@@ -15,6 +15,7 @@ from cerebro.objectives.base import Objective
 from cerebro.signal import EEGBatch, RawBatch, SignalSpec
 from cerebro.training.checkpoint import Transfer
 from cerebro.training.health import Watch
+from cerebro.training.means import LossMeans
 from cerebro.training.optim import Optim
 
 
@@ -66,8 +67,7 @@ class Phase(LightningModule):
         self.encoder = encoder(signal)
         self.objective = objective(self.encoder, signal)
         self.watch = Watch()
-        self.sums: dict[str, Tensor] = {}  # running sums of the epoch, kept on the device
-        self.n_summed = 0
+        self.means = LossMeans()  # of the epoch
 
     def train(self, mode: bool = True) -> "Phase":
         """Switch to training or evaluation; a frozen encoder stays in evaluation (dropout, running statistics)."""
@@ -89,17 +89,8 @@ class Phase(LightningModule):
         loss = self.objective(self.encoder, batch)
         total: Tensor = loss.total
         self.watch.see("loss", total, batch)
-        for part, value in {"loss": total, **loss.parts}.items():
-            value = value.detach().float()
-            self.sums[part] = self.sums[part] + value if part in self.sums else value.clone()
-        self.n_summed += 1
+        self.means.add(loss, len(batch))
         return total
-
-    def epoch_means(self) -> dict[str, float]:
-        """Mean of each part of the loss over the batches since the last call; the only read on the host."""
-        means = {part: float(value) / max(1, self.n_summed) for part, value in self.sums.items()}
-        self.sums, self.n_summed = {}, 0
-        return means
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One AdamW; its learning rate is set before every step as a function of the step alone."""
