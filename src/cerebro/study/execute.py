@@ -59,8 +59,8 @@ def refuse_narrower(plan: Plan) -> None:
     lost = sorted(there - {(chain.variant, chain.seed) for chain in plan.chains})
     if lost:
         raise ConfigError(
-            f"{plan.out} holds {lost[0][0]!r} with seed {lost[0][1]} too, which its results would lose; leave --variant "
-            "and --seeds away (what is finished is reused) or choose another --out."
+            f"{plan.out} holds {lost[0][0]!r} with seed {lost[0][1]} too, which its results would lose; leave "
+            "--variant and --seeds away (what is finished is reused) or choose another --out."
         )
 
 
