@@ -1,12 +1,15 @@
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cerebro.cli.main import main
 from cerebro.files import lock_folder
 
+ROOT = Path(__file__).resolve().parents[2]
 _spec = importlib.util.spec_from_file_location("study_fixtures", Path(__file__).parents[1] / "study" / "conftest.py")
 _module = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_module)
@@ -35,6 +38,31 @@ def test_a_run_ends_with_results_a_table_and_a_page(write_recipe, study_folder, 
     assert "reused" in out.err
     assert json.loads((study_folder / "results.json").read_text())["variants"]["full"]["score"]["mean"] > 0
     assert (study_folder / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ground_truth": "nowhere.json"}, "ground truth nowhere.json not found"),
+        ({"set": {"trainer.max_epoch": 3}}, "phase 'tokenizer' of"),
+    ],
+)
+def test_mistakes_of_a_phase_show_before_the_data_are_made(tmp_path, monkeypatch, capsys, change, message):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "configs", "configs")
+    content = yaml.safe_load((ROOT / "recipes" / "demo.yaml").read_text())
+    if "set" in change:
+        content["phases"]["tokenizer"] |= change
+    else:
+        del content["data"]["simulate"]
+        content |= change
+    Path("recipes").mkdir()
+    Path("recipes/wrong.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    assert main(["run", "recipes/wrong.yaml"]) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert "\n" not in error
+    assert sorted(path.name for path in Path().iterdir()) == ["configs", "recipes"]
 
 
 @pytest.mark.parametrize("part", [["--variant", "supervised"], ["--seeds", "1"]])

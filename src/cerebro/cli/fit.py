@@ -85,6 +85,11 @@ def fit(argv: list[str]) -> int:
     return 0
 
 
+def check_fit(argv: list[str]) -> None:
+    """Raise the ConfigError that ``cerebro fit`` would raise for its keys, without opening data or building a model."""
+    _built(_ask("fit", argv))
+
+
 def validate(argv: list[str]) -> int:
     """Score a checkpoint on the validation participants of its config."""
     return _score("val", argv)
@@ -120,6 +125,7 @@ def make_parser(verb: str) -> ArgumentParser:
         description=f"Example: {EXAMPLES[verb]}",
         exit_on_error=False,
         default_env=False,
+        allow_abbrev=False,  # the beginning of a key is a mistake, not the key
     )
     parser.add_argument("--config", action="config", help="YAML file; may be given more than once")
     parser.add_argument("--ckpt_path", type=str, default="", help="checkpoint to resume, to hand over or to score")

@@ -6,7 +6,15 @@ from pathlib import Path
 from cerebro.cli.main import main
 from cerebro.cli.parser import VerbParser
 from cerebro.errors import ConfigError
-from cerebro.study.execute import check_executor, hold_study, make_data, refuse_narrower, run_plan, store_hash
+from cerebro.study.execute import (
+    check_executor,
+    hold_study,
+    is_finished,
+    make_data,
+    refuse_narrower,
+    run_plan,
+    store_hash,
+)
 from cerebro.study.plan import UNPREPARED, Plan, installed_code_version, plan_study
 from cerebro.study.recipe import Recipe, read_recipe
 
@@ -48,6 +56,7 @@ def run(argv: list[str]) -> int:
     plan = _plan(recipe, out, asked.variant, seeds)  # a mistake in the recipe shows before the data are made
     if asked.variant or seeds:
         refuse_narrower(plan)
+    _check_keys(plan)
     code = make_data(recipe, main, _say)
     if code != 0:
         return code
@@ -102,6 +111,21 @@ def report(argv: list[str]) -> int:
 
 def _plan(recipe: Recipe, out: Path, variants: list[str], seeds: list[int]) -> Plan:
     return plan_study(recipe, out, variants, seeds, store_hash, installed_code_version())
+
+
+def _check_keys(plan: Plan) -> None:
+    """Refuse what a phase's own command would refuse hours later: unknown keys, wrong types, no ground truth."""
+    from cerebro.cli.fit import check_fit
+
+    truth = plan.recipe.ground_truth
+    is_made = any(command[1] == "simulate" for command in plan.recipe.commands)
+    if truth != Path() and not is_made and not truth.is_file():
+        raise ConfigError(f"ground truth {truth} not found; correct ground_truth in {plan.recipe.path}.")
+    for run in (run for run in plan.runs if not is_finished(run)):
+        try:
+            check_fit(list(run.fit[2:]))
+        except ConfigError as error:
+            raise ConfigError(f"phase {run.phase!r} of {plan.recipe.path} ({run.used_by}): {error}") from None
 
 
 def _print_plan(plan: Plan) -> None:
