@@ -88,9 +88,7 @@ def test_a_study_whose_mlflow_does_not_answer_trains_nothing(write_recipe, capsy
     Path("file").write_text("")
     nowhere = {"uri": "sqlite:///file/mlflow.db"}
     tracked_plan(path, tokenizer=nowhere)
-    monkeypatch.setattr(
-        "cerebro.cli.study._check_keys", lambda plan: None
-    )  # of configs that are shorter than real ones
+    monkeypatch.setattr("cerebro.cli.study._check_keys", lambda plan: None)  # these configs lack most keys
     assert main(["run", str(path), "--out", str(OUT)]) == 2
     assert "does not answer" in capsys.readouterr().err
     assert not (OUT / "phases").exists()

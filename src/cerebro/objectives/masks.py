@@ -1,6 +1,5 @@
 """Which tokens to hide: pure functions of the batch's keys."""
 
-from math import floor
 from typing import NamedTuple
 
 import torch
@@ -29,10 +28,10 @@ def random_mask(valid: Bool[Tensor, "B C N"], ratio: float, key: Int64[Tensor, "
     draw = torch.where(valid.flatten(1), uniform(key, total, stream), 2.0)  # padding comes last
     order = draw.argsort(dim=1)  # (B, C N)
     n_valid = valid.flatten(1).sum(dim=1)  # (B,)
-    n_hidden = (n_valid.double() * ratio + 0.5).floor().long()  # as ``longest`` below, to the last bit
+    n_hidden = (n_valid * ratio + 0.5).floor().long()
     place = torch.arange(total, device=valid.device).expand_as(order)
     hidden = torch.zeros_like(draw, dtype=torch.bool).scatter_(1, order, place < n_hidden[:, None])
-    longest = floor(total * ratio + 0.5)
+    longest = int((torch.tensor(total) * ratio + 0.5).floor())  # in float32 on the host, as ``n_hidden`` on the device
     behind = n_hidden[:, None] + place[:, : total - longest]  # places of the visible tokens in the order
     return RandomMask(
         hidden=hidden.view_as(valid),
