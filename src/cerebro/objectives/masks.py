@@ -1,5 +1,7 @@
 """Which tokens to hide: pure functions of the batch's keys."""
 
+import struct
+from math import floor
 from typing import NamedTuple
 
 import torch
@@ -31,7 +33,7 @@ def random_mask(valid: Bool[Tensor, "B C N"], ratio: float, key: Int64[Tensor, "
     n_hidden = (n_valid * ratio + 0.5).floor().long()
     place = torch.arange(total, device=valid.device).expand_as(order)
     hidden = torch.zeros_like(draw, dtype=torch.bool).scatter_(1, order, place < n_hidden[:, None])
-    longest = int((torch.tensor(total) * ratio + 0.5).floor())  # in float32 on the host, as ``n_hidden`` on the device
+    longest = floor(_float32(_float32(total * _float32(ratio)) + 0.5))  # rounded as ``n_hidden`` is on the device
     behind = n_hidden[:, None] + place[:, : total - longest]  # places of the visible tokens in the order
     return RandomMask(
         hidden=hidden.view_as(valid),
@@ -40,3 +42,8 @@ def random_mask(valid: Bool[Tensor, "B C N"], ratio: float, key: Int64[Tensor, "
         visible_index=order.gather(1, behind.clamp(max=total - 1)),
         visible_counts=behind < n_valid[:, None],
     )
+
+
+def _float32(value: float) -> float:
+    """The nearest number that float32 holds."""
+    return float(struct.unpack("f", struct.pack("f", value))[0])
