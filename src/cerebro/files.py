@@ -152,8 +152,8 @@ def lock_folder(folder: Path, purpose: str) -> Iterator[None]:
 def _make_lock(lock: Path, content: str) -> bool:
     """Make the lock with its content in one step; False if there is one."""
     mine = lock.with_name(f".lock.{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}.part")
-    mine.write_text(content)
     try:
+        mine.write_text(content)
         os.link(mine, lock)
     except (FileExistsError, FileNotFoundError):  # the second: the holder of the lock has tidied up
         return False

@@ -22,7 +22,7 @@ RUN_EXAMPLE = """\
 examples:
   cerebro run recipes/demo.yaml --dry-run          the plain commands, nothing is done
   cerebro run recipes/demo.yaml --out runs/demo    all of them; what is finished is reused
-  cerebro run recipes/demo.yaml --variant full supervised --seeds 0,1,2
+  cerebro run recipes/demo.yaml --variant full supervised --seeds 0,1,2 --out runs/seeds
 
 Killed or stopped at any moment, the same command continues where it was.
 """

@@ -21,13 +21,13 @@ class Loss:
         Scalar that is minimised.
     parts : dict of scalar Tensor
         What is logged, detached or not; never read back on the host within a step.
+    tokens : Tensor, optional
+        Tokens of the unmasked batch if the objective computed them, so that the terms of a sum share one encoding.
     counts : dict of scalar Tensor
         Windows behind a part, and under ``loss`` behind the total, where they are not all windows of the batch: a mean
         over an epoch weights by them.
     terms : dict of float
         Parts whose weighted sum is the total; the total of an epoch is then that sum of the parts' means.
-    tokens : Tensor, optional
-        Tokens of the unmasked batch if the objective computed them, so that the terms of a sum share one encoding.
     """
 
     total: Float[Tensor, ""]
