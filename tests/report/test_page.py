@@ -185,6 +185,14 @@ def test_a_damaged_file_of_predictions_is_named(study_folder):
         make_results(study_folder)
 
 
+@pytest.mark.parametrize("content", [b"", b"data: [", b"model: {}"])
+def test_a_damaged_config_of_a_run_is_named(study_folder, content):
+    make_results(study_folder)
+    next(study_folder.glob("phases/challenge1*/config.yaml")).write_bytes(content)
+    with pytest.raises(DataError, match=r"config\.yaml is damaged or missing; remove .*run the recipe again"):
+        gather(study_folder)
+
+
 def test_an_unfinished_study_has_no_page(study_folder):
     with pytest.raises(DataError, match=r"results\.json not found"):
         write_report(study_folder, Path("page.html"))

@@ -142,12 +142,24 @@ def _read_run(folder: Path, entry: Mapping[str, Any]) -> RunEvidence:
         variants=tuple(entry["variants"]),
         seed=entry["seed"],
         fold=entry["fold"],
-        config=yaml.safe_load((run / "config.yaml").read_text()),
+        config=_config(run / "config.yaml"),
         record=read_json(run / "run.json"),
         history=[json.loads(line) for line in history.read_text().splitlines()] if history.is_file() else [],
         showcase=_arrays(run / "showcase.npz"),
         predictions=_arrays(run / "predictions_test.npz"),
     )
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, ValueError, yaml.YAMLError):
+        content = None
+    if not isinstance(content, dict) or not isinstance(content.get("data"), dict):
+        raise DataError(
+            f"{path} is damaged or missing; remove {path.parent} and run the recipe again, it trains that run."
+        )
+    return content
 
 
 def _arrays(path: Path) -> Arrays:
