@@ -25,13 +25,14 @@ import torch
 
 from cerebro.data.arrays import write_store
 from cerebro.data.loader import BatchLoader, BatchMaker
-from cerebro.data.sampling import Permutation, ShuffledOrder
+from cerebro.data.sampling import FixedOrder, Permutation, ShuffledOrder
 from cerebro.data.sources import SlidingWindows
 from cerebro.data.store import Store
 from cerebro.data.targets import resolve
 from cerebro.data.windows import WindowReader, WindowTable, channel_rows, signal_of
 from cerebro.montage import hbn_129
 from cerebro.randomness import sample_keys
+from cold import IN_ORDER
 from cold import figures as cold_figures
 from opening import figures as opening_figures
 from timing import compare, in_two_threads
@@ -55,7 +56,10 @@ def main(rounds: int) -> dict[str, float]:
 
         def loader_of(opened: Store, rows: Rows, seed: int) -> BatchLoader:
             maker = maker_of(opened, side_by_side, WindowReader(opened, side_by_side))
-            return BatchLoader(maker, ShuffledOrder(rows, np.zeros(len(rows), int), BATCH, 0, seed), is_training=True)
+            montage = np.zeros(len(rows), int)
+            if seed == IN_ORDER:
+                return BatchLoader(maker, FixedOrder(rows, montage, BATCH), is_training=False)
+            return BatchLoader(maker, ShuffledOrder(rows, montage, BATCH, 0, seed), is_training=True)
 
         figures = measure(store, table, files, rounds)
         cold = Path(folder) / "cold"  # what is mapped somewhere cannot be dropped from memory
