@@ -19,8 +19,8 @@ import cerebro.data.preprocess
 import cerebro.data.readers
 import cerebro.dsp
 import cerebro.montage
-from cerebro.data.preprocess import Preprocessing, preprocess, quantise
-from cerebro.data.readers.base import Entry, Finding, Reader, Skip
+from cerebro.data.preprocess import Preprocessing, keep_as_is, preprocess, quantise
+from cerebro.data.readers.base import Entry, Finding, Reader, Segment, Skip
 from cerebro.data.shards import Piece, StoredRecording, full_disk_in_one_line, write_counts
 from cerebro.data.store import FINDING_COLUMNS, Store, crc32c
 from cerebro.errors import DataError
@@ -64,6 +64,7 @@ class PieceRecord:
     n_times: int
     checksum: int
     findings: tuple[Finding, ...]
+    segments: tuple[Segment, ...] = ()
 
     def stored(self, entry: Entry, path: Path, byte_offset: int) -> StoredRecording:
         """Row of a store whose samples lie at ``byte_offset`` in ``path``."""
@@ -83,6 +84,7 @@ class PieceRecord:
             piece_key=self.piece_key,
             events=entry.events,
             labels=entry.labels,
+            segments=self.segments,
         )
 
 
@@ -108,8 +110,9 @@ def make_piece(recipe: Recipe, entry: Entry, available: tuple[str, ...], staging
             return Outcome(entry.key, known=piece_key)
         _check_events(entry)
         recording = recipe.reader.load(entry)
-        done = preprocess(recording, recipe.plan)
+        done = (keep_as_is if recording.is_ready else preprocess)(recording, recipe.plan)
         counts, clipped = quantise(done.eeg, recipe.lsb_uV)
+        laid = np.ascontiguousarray(counts.T) if recording.segments else counts
     except Skip as skip:
         record = PieceRecord(entry.key, piece_key, source, (), "", (), 0, 0, 0, (skip.finding,))
         write_record(staging, record)
@@ -128,10 +131,11 @@ def make_piece(recipe: Recipe, entry: Entry, available: tuple[str, ...], staging
         offsets_uV=tuple(map(float, done.offset)),
         clipped=clipped,
         n_times=len(counts),
-        checksum=crc32c(counts),
+        checksum=crc32c(laid),
         findings=(*recording.findings, *done.findings(entry.key)),
+        segments=recording.segments,
     )
-    write_counts(staging / f"{piece_key}.i16", counts)
+    write_counts(staging / f"{piece_key}.i16", laid)
     write_record(staging, record)
     return Outcome(entry.key, record=record)
 
@@ -157,6 +161,7 @@ def staged_records(staging: Path, packed: dict[str, tuple[Path, int]]) -> Iterat
         try:
             content = read_json(path)
             content["findings"] = tuple(Finding(**finding) for finding in content["findings"])
+            content["segments"] = tuple(Segment(**segment) for segment in content["segments"])
             for name in ("channels", "offsets_uV"):
                 content[name] = tuple(content[name])
             record = PieceRecord(**content)
@@ -179,6 +184,9 @@ def sealed_records(store: Store) -> Iterator[tuple[PieceRecord, Path, int]]:
         if piece:
             findings[piece] = (*findings.get(piece, ()), Finding(*finding))
             recording_of[piece] = recording
+    segments: dict[int, list[Segment]] = {}
+    for recording_row, *segment in store.segments.itertuples(index=False):
+        segments.setdefault(int(recording_row), []).append(Segment(*segment))
     shards = [store.path / shard["name"] for shard in store.manifest["shards"]]
     rows = store.recordings
     for number, row in enumerate(store.index):
@@ -194,6 +202,7 @@ def sealed_records(store: Store) -> Iterator[tuple[PieceRecord, Path, int]]:
             n_times=int(row["n_times"]),
             checksum=int(row["checksum"]),
             findings=findings.pop(piece_key, ()),
+            segments=tuple(segments.get(number, ())),
         )
         yield record, shards[row["shard"]], int(row["offset"]) * 2
     for piece_key, left_out in findings.items():  # pieces without samples
