@@ -75,10 +75,11 @@ class BatchLoader:
     """
 
     def __init__(self, maker: BatchMaker, order: Order, is_training: bool, rank: int = 0, world_size: int = 1) -> None:
-        if is_training and order.batch_size % world_size:
+        n_least = world_size * order.rows_together
+        if is_training and order.batch_size % n_least:
             raise ConfigError(
                 f"batch_size={order.batch_size} cannot be shared by {world_size} processes; set data.batch_size to a "
-                f"multiple of {world_size}."
+                f"multiple of {n_least}."
             )
         self.maker = maker
         self.order = order
@@ -120,7 +121,8 @@ class BatchLoader:
     def batch(self, epoch: int, step: int) -> RawBatch:
         """This rank's share of batch ``step`` of ``epoch``."""
         rows, key_epoch = self.order.batch(epoch, step)
-        return self.maker.make(rank_slice(rows, self.rank, self.world_size, self.is_training), key_epoch)
+        share = rank_slice(rows, self.rank, self.world_size, self.is_training, self.order.rows_together)
+        return self.maker.make(share, key_epoch)
 
     def __iter__(self) -> Iterator[RawBatch]:
         epoch, first = (self._epoch, self._step) if self.is_training else (0, 0)

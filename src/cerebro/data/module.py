@@ -41,7 +41,8 @@ class EEGData(LightningDataModule):
     batch_size : int
         Windows of a batch, over all processes together.
     order : {"shuffled", "pairs"}
-        ``pairs``: batches of couples who saw the same film at the same time, in validation too.
+        ``pairs``: batches of couples of different people with the same ``pair`` (film and time, state, task: see the
+        window sources), each of one montage, in validation too.
     batches_per_epoch : int
         Length of an epoch; 0 = every training window once.
     max_eval_windows : int
@@ -225,10 +226,15 @@ class EEGData(LightningDataModule):
         return FixedOrder(rows, self._montage(rows), self.batch_size)
 
     def _pairs(self, rows: Rows, batches_per_epoch: int) -> PairedOrder:
-        if len(np.unique(self._montage(rows))) > 1:
-            raise DataError(f"{self.store_path} mixes montages, and couples need one; choose tasks of one montage.")
         return PairedOrder(
-            rows, self._table.pair[rows], self._participant(rows), self.batch_size, batches_per_epoch, self.seed
+            rows,
+            self._table.pair[rows],
+            self._participant(rows),
+            self.batch_size,
+            batches_per_epoch,
+            self.seed,
+            self._montage(rows),
+            self.windows.has_few_pairs,
         )
 
     def _loader(self, order: Order, is_training: bool) -> BatchLoader:
