@@ -269,32 +269,29 @@ class _Couples:
         self._first, self._size = first[shared], size[shared]
         self.n_usable = int(self._size.sum())
         self.n_couples = n_couples
+        self.has_few_pairs = has_few_pairs
         n_ids = len(self._first)
-        if has_few_pairs:
-            self._ids_per_batch = min(n_couples, n_ids)
-            self.batches_per_sweep = n_ids // self._ids_per_batch if n_ids >= 2 else 0
-            self._stride = _coprime_strides(self._size)
-        else:
-            self._ids_per_batch = n_couples
-            self.batches_per_sweep = n_ids // n_couples
-            self._stride = np.ones(n_ids, np.int64)
-        self._n_repeats = -(-n_couples // max(1, self._ids_per_batch))  # couples of one pair id in a batch, at most
+        self.batches_per_sweep = int(n_ids >= 2) if has_few_pairs else n_ids // n_couples
+        self._stride = _coprime_strides(self._size) if has_few_pairs else np.ones(n_ids, np.int64)
 
     def __len__(self) -> int:
         """Pair ids that two people or more have."""
         return len(self._first)
 
     def batch(self, number: int) -> tuple[Rows, int]:
-        sweep, part = divmod(number, self.batches_per_sweep)
         couple = np.arange(self.n_couples, dtype=np.int64)
-        repeat, place = couple // self._ids_per_batch, couple % self._ids_per_batch
-        ids = Permutation(len(self._first), self.seed, sweep)(part * self._ids_per_batch + place)
+        if self.has_few_pairs:  # couples are dealt out to the ids one after the other, across batches
+            sweep, count = number, number * self.n_couples + couple
+            turn, ids = count // len(self._first), count % len(self._first)
+        else:
+            sweep, part = divmod(number, self.batches_per_sweep)
+            turn, count = np.full_like(couple, sweep), part * self.n_couples + couple
+            ids = Permutation(len(self._first), self.seed, sweep)(count)
         first, size = self._first[ids], self._size[ids]
         offset = sample_keys(self.seed, 0, ids).view(np.uint64) % size.astype(np.uint64)  # where the turns begin
-        turn = sweep * self._n_repeats + repeat
         anchor = first + (offset.astype(np.int64) + turn % size * self._stride[ids]) % size
         mine, n_mine = self._person_first[anchor], self._person_size[anchor]
-        keys = sample_keys(self.seed, sweep, ids + repeat * len(self._first))
+        keys = sample_keys(self.seed, sweep, count if self.has_few_pairs else ids)
         draw = splitmix64(keys.view(np.uint64)) % (size - n_mine).astype(np.uint64)
         positive = first + draw.astype(np.int64)
         positive += np.where(positive >= mine, n_mine, 0)  # step over the anchor's own windows
