@@ -135,6 +135,17 @@ class EEGData(LightningDataModule):
         rows = np.unique(store.index["participant"][np.unique(self._table.recording[self._rows[stage]])])
         return tuple(sorted(f"{store.corpus}:{store.participants.index[row]}" for row in rows))
 
+    def recordings(self, stage: Stage) -> dict[str, str]:
+        """Hash of the source (SHA-256, 16 digits) -> key, of every recording of the participants of a side.
+
+        Recordings without a window count too: by any of them a person is known who has another name elsewhere.
+        """
+        store = self.store
+        rows = np.unique(store.index["participant"][np.unique(self._table.recording[self._rows[stage]])])
+        mine = store.recordings[np.isin(store.index["participant"], rows)]
+        pairs = zip(mine["source_sha256"].astype(str), mine["key"].astype(str), strict=True)
+        return {digest[:16]: key for digest, key in pairs if digest}
+
     def participant_keys(self) -> tuple[str, ...]:
         """``corpus:participant`` by row of the participants table, as ``EEGBatch.participant`` counts."""
         return tuple(f"{self.store.corpus}:{name}" for name in self.store.participants.index)
