@@ -12,7 +12,7 @@ import pytest
 from cerebro.data.arrays import write_store
 from cerebro.data.preprocess import Preprocessing, preprocess
 from cerebro.data.readers import HBN
-from cerebro.data.sources import FilmWindows, RandomCrops, SlidingWindows, StimulusWindows
+from cerebro.data.sources import EyesWindows, FilmWindows, RandomCrops, SlidingWindows, StimulusWindows, TaskPairs
 from cerebro.simulate.writers import write_set
 
 PARTICIPANTS = {"R1": 136, "R2": 150, "R3": 184, "R5": 330}
@@ -264,6 +264,15 @@ def test_signals_simulated_onto_20_real_recordings_become_windows_at_the_real_ev
     other = [np.corrcoef(rows[a], rows[couples[i - 7][1]])[0, 1] for i, (a, _) in enumerate(couples)]
     assert np.median(same) > 0.7
     assert abs(np.median(other)) < 0.3
+
+    eyes, left_out = EyesWindows().table(store)
+    assert left_out == []
+    closed = eyes.targets["eyes_closed"]
+    cycles = [entry for entry in scan.entries if entry.task == "RestingState"]
+    assert len(np.unique(eyes.recording)) == len(cycles) == 4
+    assert 4 * 5 * 19 - 5 <= (closed == 1).sum() <= 4 * 5 * 19  # five times 38 s after the margin
+    assert (closed == 0).sum() >= 4 * 5 * 9
+    assert len(np.unique(TaskPairs().table(store)[0].pair)) == 5
 
     assert len(SlidingWindows().table(store)[0]) > 1500
     assert len(RandomCrops().table(store)[0]) > 1500
