@@ -210,3 +210,6 @@ def test_couples_pass_through_the_loader(store):
     for batch in loader:
         couples = batch.participant.reshape(-1, 2)
         assert (couples[:, 0] != couples[:, 1]).all()
+    order = PairedOrder(np.arange(n), pair, person, 6, 0, seed=0)
+    with pytest.raises(ConfigError, match="multiple of 4"):  # three rows each would cut a couple
+        BatchLoader(loader.maker, order, is_training=True, rank=0, world_size=2)

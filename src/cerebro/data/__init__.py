@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cerebro.data.module import EEGData
     from cerebro.data.sources import (
+        EyesWindows,
         FilmWindows,
         RandomCrops,
         SlidingWindows,
         StimulusWindows,
+        TaskPairs,
         TaskWindows,
         WindowSource,
     )
@@ -21,11 +23,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EEGData",
+    "EyesWindows",
     "FilmWindows",
     "ParticipantSplit",
     "RandomCrops",
     "SlidingWindows",
     "StimulusWindows",
+    "TaskPairs",
     "TaskWindows",
     "WindowSource",
 ]
