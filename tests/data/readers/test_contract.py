@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from cerebro.data.readers import HBN, Folder, Reader
+from cerebro.data.readers import HBN, Folder, ParquetWindows, Reader
 from cerebro.simulate.writers import write_bdf, write_set
 
 SFREQ = 200.0
@@ -36,7 +37,18 @@ def folder(folder: Path) -> tuple[Reader, tuple[str, ...]]:
     return Folder(folder, "mine", folder / "people.csv", "id", "^(A)_", {"rest": "rest"}, pattern="*.bdf"), channels
 
 
-CASES = {HBN: hbn, Folder: folder}
+def parquet_windows(folder: Path) -> tuple[Reader, tuple[str, ...]]:
+    channels, length = ("Fp1", "Fp2", "T7", "Oz"), 400
+    cut = eeg_50_microvolts(4).reshape(4, -1, length)
+    ids = {"Participant": "A", "run": 1, "sub_window_id": 0}
+    times = [{"parent_window_id": i, "window_start": 2.0 * i, "window_end": 2.0 * i + 2} for i in range(cut.shape[1])]
+    samples = [dict(zip(("FP1", "FP2", "T3", "OZ"), cut[:, i], strict=True)) for i in range(cut.shape[1])]
+    rows = [ids | time | window for time, window in zip(times, samples, strict=True)]
+    pd.DataFrame(rows).to_parquet(folder / "A.parquet")
+    return ParquetWindows(folder, "windows", sfreq=SFREQ, window_length=length), channels
+
+
+CASES = {HBN: hbn, Folder: folder, ParquetWindows: parquet_windows}
 READERS = [reader for reader in Reader.__subclasses__() if reader.__module__.startswith("cerebro.")]
 
 

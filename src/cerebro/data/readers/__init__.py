@@ -3,5 +3,18 @@
 from cerebro.data.readers.base import Entry, Event, Finding, Reader, Recording, Scan, Segment, Skip
 from cerebro.data.readers.folder import Folder
 from cerebro.data.readers.hbn import HBN
+from cerebro.data.readers.parquet import ParquetWindows
 
-__all__ = ["HBN", "Entry", "Event", "Finding", "Folder", "Reader", "Recording", "Scan", "Segment", "Skip"]
+__all__ = [
+    "HBN",
+    "Entry",
+    "Event",
+    "Finding",
+    "Folder",
+    "ParquetWindows",
+    "Reader",
+    "Recording",
+    "Scan",
+    "Segment",
+    "Skip",
+]
