@@ -155,7 +155,7 @@ def _resolve_paths(reader: Namespace, folder: Path) -> None:
     cls = getattr(__import__(module, fromlist=[name]), name)
     for parameter in inspect.signature(cls).parameters.values():
         value = reader.init_args.get(parameter.name)
-        if parameter.annotation is Path and value is not None:
+        if parameter.annotation in (Path, Path | None) and value is not None:
             reader.init_args[parameter.name] = folder / value
 
 

@@ -173,7 +173,7 @@ def test_a_wrong_cell_of_a_recordings_name_is_one_line(tmp_path, change, message
         (lambda row: row.update(AF7=None), r"window 1/0: channel AF7 has no samples"),
         (lambda row: row.update(AF7=[]), r"window 1/0: channel AF7 has no samples"),
         (lambda row: row.update(AF7=[1.0, None] * 32), r"window 1/0: channel AF7 has missing samples"),
-        (lambda row: row.update(AF7=np.full(LENGTH, np.nan, "f4")), r"window 1/0: channel AF7 holds NaN"),
+        (lambda row: row.update(AF7=np.full(LENGTH, np.nan, "f4")), r"window 1/0: channel AF7 has missing"),
         (lambda row: row.update(AF7=[np.inf] + [0.0] * 63), r"window 1/0: channel AF7 holds NaN or infinite"),
         (lambda row: row.update(TP10=row["TP10"][:-1]), r"window 1/0: channel TP10 has another number of samples"),
         (lambda row: row.update(parent_window_id=0), r"window 0/0 \(parent/sub\) of P1_run-1 more than once"),

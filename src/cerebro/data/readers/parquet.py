@@ -242,7 +242,10 @@ class ParquetWindows(Reader):
         """Electrode -> column, in the order of the montage."""
         fixed = {*FIXED, LABEL, *(name.lower() for name in self.ignore_columns)}
         columns = [field for field in file.schema_arrow if field.name.lower() not in fixed]
-        names = canonical_names([field.name for field in columns], self.montage())
+        try:
+            names = canonical_names([field.name for field in columns], self.montage())
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
         channels = {}
         for field, name in zip(columns, names, strict=True):
             holds_lists = is_list(field.type)
