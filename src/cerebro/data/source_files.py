@@ -1,0 +1,57 @@
+"""Which files make one recording: those that hold its samples, and those that speak of them."""
+
+import re
+from pathlib import Path
+
+EVENTS = "_events.tsv"
+SIDECAR_KINDS = ("_channels.tsv", EVENTS, "_electrodes.tsv", "_coordsystem.json")
+_VHDR_FILE = re.compile(rb"^[ \t]*(DataFile|MarkerFile)[ \t]*=[ \t]*(?P<name>[^\r\n]+?)[ \t]*$", re.MULTILINE)
+VHDR_BYTES = 1 << 20  # a header is far shorter
+
+
+def data_files(path: Path) -> list[Path]:
+    """The signal file and others that hold its samples: ``.fdt``, the data file of a ``.vhdr``, parts of a ``.fif``.
+
+    Files that are named but absent are left out.
+    """
+    suffix = path.suffix.lower()
+    others: list[Path] = []
+    if suffix == ".set":
+        others = [path.with_suffix(".fdt")]
+    elif suffix == ".vhdr":
+        others = [path.with_suffix(".eeg"), *_named_in_vhdr(path, b"DataFile")]
+    elif suffix == ".fif":
+        parts = re.compile(rf"{re.escape(path.stem)}-[0-9]+\.fif")
+        others = sorted(other for other in path.parent.glob("*.fif") if parts.fullmatch(other.name))
+        others += sorted(path.parent.glob(path.name.replace("_split-01_", "_split-[0-9][0-9]_")))
+    return _once(path, others)
+
+
+def sidecar_files(path: Path) -> list[Path]:
+    """Files beside a signal that say something about it, as far as they are there: markers, JSON, BIDS tables."""
+    stem = path.stem.removesuffix("_eeg")
+    others = [path.with_suffix(".json"), path.with_suffix(".vmrk")]
+    if path.suffix.lower() == ".vhdr":
+        others += _named_in_vhdr(path, b"MarkerFile")
+    others += [path.with_name(stem + kind) for kind in SIDECAR_KINDS]
+    return _once(path, others)[1:]
+
+
+def _named_in_vhdr(path: Path, key: bytes) -> list[Path]:
+    with open(path, "rb") as file:
+        text = file.read(VHDR_BYTES)
+    names = [match["name"] for match in _VHDR_FILE.finditer(text) if match[1] == key]
+    decoded = [name.decode("utf-8", "replace").replace("$b", path.stem) for name in names]
+    return [path.with_name(Path(name).name) for name in decoded if "\0" not in name and Path(name).name]
+
+
+def _once(path: Path, others: list[Path]) -> list[Path]:
+    """``path`` and those of the others that are files, each once."""
+    return [path, *(other for other in dict.fromkeys(others) if other != path and _is_file(other))]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name longer than the file system allows
+        return False
