@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from cerebro.data import shards
 from cerebro.data.arrays import write_store
-from cerebro.data.readers.base import Event
-from cerebro.data.store import ALIGNMENT, Store
+from cerebro.data.manifest import FORMAT_VERSION, manifest_text, read_manifest
+from cerebro.data.readers.base import Event, Segment
+from cerebro.data.store import ALIGNMENT, EVENT_DTYPE, INDEX_DTYPE, Store
 from cerebro.errors import DataError
 from cerebro.montage import Montage
 
@@ -76,6 +77,39 @@ def test_tables_keep_missing_values_events_and_labels(tmp_path):
     assert store.montages[0].positions[0].tolist() == [0.0, 0.1, 0.0]
 
 
+def test_an_index_row_has_64_bytes_and_an_event_8(tmp_path):
+    store, _ = make_store(tmp_path / "store")
+    assert (INDEX_DTYPE.itemsize, EVENT_DTYPE.itemsize) == (64, 8)
+    bounds = [*store.index["event_row"].tolist(), len(store.event_index)]
+    assert bounds == [0, 0, 2, 2, 2]
+    events = store.event_index[bounds[1] : bounds[2]]
+    assert events["onset"].tolist() == [10_000, 20_040]  # 0.1 ms
+    assert [store.event_names[name] for name in events["name"]] == ["start", "stop"]
+
+
+def test_windows_lie_channel_by_channel_and_keep_their_places(tmp_path):
+    eeg = np.random.default_rng(0).normal(size=(3, 4 * 50)).astype(np.float32) * 20
+    segments = tuple(Segment(i // 2, i % 2, 10.0 * i, 10.0 * i + 0.5, 50 if i < 3 else 31) for i in range(4))
+    people = pd.DataFrame({"age": [1.0]}, index=["p"])
+    store = write_store(
+        tmp_path / "s", {"a": eeg}, MONTAGE, 100.0, {"a": "rest"}, {"a": "p"}, people, segments={"a": segments}
+    )
+    assert store.index[["layout", "segment_samples"]].tolist() == [(1, 50)]
+    back = store.samples(0).T * store.lsb_uV + store.offsets_uV(0)[:, None]
+    assert np.abs(back - eeg).max() <= 0.5 * store.lsb_uV + 1e-4
+    start, n = int(store.index["offset"][0]), eeg.shape[1]
+    assert (store.shard(0)[start + n : start + 2 * n].numpy() == store.samples(0)[:, 1]).all()
+    assert [Segment(*row) for row in store.segments.drop(columns="recording").itertuples(index=False)] == [*segments]
+
+
+def test_a_store_of_a_newer_version_asks_for_an_update(tmp_path):
+    store, _ = make_store(tmp_path / "store", n=1)
+    manifest = read_manifest(store.path) | {"version": FORMAT_VERSION + 1}
+    (store.path / "manifest.json").write_text(manifest_text(manifest))
+    with pytest.raises(DataError, match="has format 4, this cerebro reads 3; update cerebro"):
+        Store.open(store.path)
+
+
 def test_recordings_with_fewer_channels_get_their_own_montage(tmp_path):
     eeg = {"a": np.ones((3, 400), np.float32), "b": np.ones((2, 400), np.float32)}
     people = pd.DataFrame({"age": [1.0]}, index=["p"])
@@ -135,21 +169,22 @@ def test_a_bit_flipped_anywhere_is_detected_by_name(tmp_path):
 
 
 def test_a_flipped_sample_is_detected_on_first_touch(tmp_path):
-    store, _ = make_store(tmp_path / "store", n_times=300_000)  # 1.8 MB each: several MiB
+    store, _ = make_store(tmp_path / "store", n_times=300_000)  # 1.8 MB each: many pages
     path = store.path / "shards/00000.i16"
     with open(path, "r+b") as file:
         file.seek(int(store.index["offset"][2]) * 2 + 1_500_000)
         file.write(b"\x55")
     fresh = Store.open(store.path)
     fresh.samples(0)
-    fresh.touch(np.array([2, 0]), np.array([0, 5]), 100)  # another MiB of the same recording is whole
+    start = 2 * fresh.index["offset"]
+    fresh.touch(np.zeros(2, int), start[[2, 0]] + [0, 30], 600)  # another page of the same recording is whole
     with pytest.raises(DataError, match=r"shards/00000.i16: checksum of bytes"):
         fresh.samples(2)
     with pytest.raises(DataError, match=r"00000.i16"):
-        fresh.touch(np.array([2]), np.array([249_950]), 100)
+        fresh.touch(np.zeros(1, int), start[[2]] + 6 * 249_950, 600)
 
 
-@pytest.mark.parametrize("name", ["index.npy", "shards/00000.i16", "events.parquet", "manifest.json", "crc32c.npy"])
+@pytest.mark.parametrize("name", ["index.npy", "shards/00000.i16", "events.parquet", "manifest.json", "crc32c.u4"])
 def test_truncated_and_missing_files_are_named(tmp_path, name):
     store, _ = make_store(tmp_path / "store", n=2)
     whole = (store.path / name).read_bytes()

@@ -12,7 +12,7 @@ from jaxtyping import Float32
 from numpy import ndarray
 
 from cerebro.data.preprocess import quantise
-from cerebro.data.readers.base import Event
+from cerebro.data.readers.base import Event, Segment
 from cerebro.data.seal import make_tables, seal
 from cerebro.data.shards import STAGING, Piece, StoredRecording, write_counts
 from cerebro.data.store import FINDING_COLUMNS, Store, crc32c
@@ -39,6 +39,7 @@ def write_store(
     runs: Mapping[str, int] = _NONE,
     labels: Mapping[str, Mapping[str, float]] = _NONE,
     channels: Mapping[str, tuple[str, ...]] = _NONE,
+    segments: Mapping[str, tuple[Segment, ...]] = _NONE,
 ) -> Store:
     """Write a store from arrays in memory and open it; for tests, examples and data that no reader knows.
 
@@ -62,7 +63,7 @@ def write_store(
         As in `Store`.
     lsb_uV : float
         Microvolts per count.
-    events, releases, runs, labels, channels : mapping
+    events, releases, runs, labels, channels, segments : mapping
         For the recordings that have them.
 
     Raises
@@ -79,7 +80,8 @@ def write_store(
             counts, clipped = quantise(eeg[key] - offsets[:, None], lsb_uV)
             name = hashlib.sha256(key.encode()).hexdigest()
             file = path / STAGING / f"{name}.i16"
-            write_counts(file, counts)
+            laid = np.ascontiguousarray(counts.T) if key in segments else counts
+            write_counts(file, laid)
             names = channels.get(key, montage.channels)
             if len(names) != counts.shape[1]:
                 raise DataError(
@@ -91,7 +93,7 @@ def write_store(
                     participant=people[key],
                     task=tasks[key],
                     channels=names,
-                    piece=Piece(file, 0, counts.shape[0], counts.shape[1], crc32c(counts)),
+                    piece=Piece(file, 0, counts.shape[0], counts.shape[1], crc32c(laid)),
                     offsets_uV=tuple(map(float, offsets)),
                     run=runs.get(key, 0),
                     release=releases.get(key, ""),
@@ -100,6 +102,7 @@ def write_store(
                     piece_key=name,
                     events=events.get(key, ()),
                     labels=labels.get(key, {}),
+                    segments=segments.get(key, ()),
                 )
             )
         findings = pd.DataFrame([], columns=list(FINDING_COLUMNS), dtype=str)

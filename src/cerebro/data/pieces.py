@@ -9,7 +9,7 @@ import hashlib
 import inspect
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,15 @@ import cerebro.data.preprocess
 import cerebro.data.readers
 import cerebro.dsp
 import cerebro.montage
-from cerebro.data.checksum_list import digests_of
-from cerebro.data.preprocess import Preprocessing, preprocess, quantise
-from cerebro.data.readers.base import Entry, Finding, Reader, Skip
+from cerebro.data.preprocess import Preprocessing, keep_as_is, preprocess, quantise
+from cerebro.data.readers.base import Entry, Finding, Reader, Segment, Skip
 from cerebro.data.shards import Piece, StoredRecording, full_disk_in_one_line, write_counts
 from cerebro.data.source_checksums import RULE_DIFFERS, recording_problem
-from cerebro.data.source_files import EVENTS, data_files, sidecar_files
+from cerebro.data.source_files import hash_sources
 from cerebro.data.store import FINDING_COLUMNS, Store, crc32c
 from cerebro.data.watchdog import limited, was_ended
 from cerebro.errors import DataError
-from cerebro.files import read_json, write_json
+from cerebro.files import read_checked_json, write_checked_json
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,7 @@ class PieceRecord:
     n_times: int
     checksum: int
     findings: tuple[Finding, ...]
+    segments: tuple[Segment, ...] = ()
 
     def stored(self, entry: Entry, path: Path, byte_offset: int) -> StoredRecording:
         """Row of a store whose samples lie at ``byte_offset`` in ``path``."""
@@ -85,6 +85,7 @@ class PieceRecord:
             piece_key=self.piece_key,
             events=entry.events,
             labels=entry.labels,
+            segments=self.segments,
         )
 
 
@@ -96,28 +97,6 @@ class Outcome:
     known: str = ""
     record: PieceRecord | None = None
     failure: Finding | None = None
-
-
-@dataclass(frozen=True)
-class Sources:
-    """What the files of one recording hold, as hashes.
-
-    Parameters
-    ----------
-    source : str
-        SHA-256 of the samples (of the signal file itself where it stands alone).
-    sidecars : str
-        SHA-256 of what speaks of them; events apart, which no sample depends on.
-    digests : mapping of Path to mapping of str to str
-        Digests of each file, by algorithm.
-    n_bytes : int
-        Size of the files that hold samples.
-    """
-
-    source: str
-    sidecars: str
-    digests: Mapping[Path, Mapping[str, str]]
-    n_bytes: int
 
 
 def make_piece(recipe: Recipe, entry: Entry, available: tuple[str, ...], staging: Path) -> Outcome:
@@ -142,8 +121,9 @@ def make_piece(recipe: Recipe, entry: Entry, available: tuple[str, ...], staging
         _check_events(entry)
         with limited(sources.n_bytes, note):
             recording = recipe.reader.load(entry)
-            done = preprocess(recording, recipe.plan)
+            done = (keep_as_is if recording.is_ready else preprocess)(recording, recipe.plan)
             counts, clipped = quantise(done.eeg, recipe.lsb_uV)
+            laid = np.ascontiguousarray(counts.T) if recording.segments else counts
     except Skip as skip:
         record = PieceRecord(entry.key, piece_key, sources.source, (), "", (), 0, 0, 0, (skip.finding,))
         write_record(staging, record)
@@ -167,10 +147,11 @@ def make_piece(recipe: Recipe, entry: Entry, available: tuple[str, ...], staging
         offsets_uV=tuple(map(float, done.offset)),
         clipped=clipped,
         n_times=len(counts),
-        checksum=crc32c(counts),
+        checksum=crc32c(laid),
         findings=(*recording.findings, *done.findings(entry.key)),
+        segments=recording.segments,
     )
-    write_counts(staging / f"{piece_key}.i16", counts)
+    write_counts(staging / f"{piece_key}.i16", laid)
     write_record(staging, record)
     return Outcome(entry.key, record=record)
 
@@ -178,9 +159,8 @@ def make_piece(recipe: Recipe, entry: Entry, available: tuple[str, ...], staging
 def write_record(staging: Path, record: PieceRecord) -> None:
     """Write the JSON that makes a piece count, with a checksum of its own; always after the piece itself."""
     path, content = staging / f"{record.piece_key}.json", asdict(record)
-    content["record_sha256"] = _record_sha256(content)
     with full_disk_in_one_line(path, len(json.dumps(content, indent=1)) + 1):
-        write_json(path, content)
+        write_checked_json(path, content)
 
 
 def staged_records(staging: Path, packed: dict[str, tuple[Path, int]]) -> Iterator[tuple[PieceRecord, Path, int]]:
@@ -221,6 +201,9 @@ def sealed_records(store: Store) -> Iterator[tuple[PieceRecord, Path, int]]:
         if piece:
             findings[piece] = (*findings.get(piece, ()), Finding(*finding))
             recording_of[piece] = recording
+    segments: dict[int, list[Segment]] = {}
+    for recording_row, *segment in store.segments.itertuples(index=False):
+        segments.setdefault(int(recording_row), []).append(Segment(*segment))
     shards = [store.path / shard["name"] for shard in store.manifest["shards"]]
     rows = store.recordings
     for number, row in enumerate(store.index):
@@ -236,22 +219,11 @@ def sealed_records(store: Store) -> Iterator[tuple[PieceRecord, Path, int]]:
             n_times=int(row["n_times"]),
             checksum=int(row["checksum"]),
             findings=findings.pop(piece_key, ()),
+            segments=tuple(segments.get(number, ())),
         )
         yield record, shards[row["shard"]], int(row["offset"]) * 2
     for piece_key, left_out in findings.items():  # pieces without samples
         yield PieceRecord(recording_of[piece_key], piece_key, "", (), "", (), 0, 0, 0, left_out), store.path, 0
-
-
-def hash_sources(path: Path) -> Sources:
-    """Hash every file of a recording, each read once."""
-    data = data_files(path)
-    sidecars = [sidecar for sidecar in sidecar_files(path) if not sidecar.name.endswith(EVENTS)]
-    digests = {file: digests_of(file) for file in [*data, *sidecars]}
-    parts = [digests[file]["sha256"] for file in data]
-    source = parts[0] if len(parts) == 1 else hashlib.sha256("".join(parts).encode()).hexdigest()
-    beside = "".join(digests[file]["sha256"] for file in sidecars)
-    n_bytes = sum(file.stat().st_size for file in data)
-    return Sources(source, hashlib.sha256(beside.encode()).hexdigest(), digests, n_bytes)
 
 
 def code_version(reader: Reader) -> str:
@@ -289,19 +261,15 @@ def _code_of(file: Path) -> str:
 def _read_record(path: Path) -> PieceRecord | None:
     """Record of a staged piece; ``None`` if it is not to the letter what `write_record` wrote under this name."""
     try:
-        content = read_json(path)
-        if content.pop("record_sha256") != _record_sha256(content) or content["piece_key"] != path.stem:
-            return None
+        content = read_checked_json(path)
         content["findings"] = tuple(Finding(**finding) for finding in content["findings"])
+        content["segments"] = tuple(Segment(**segment) for segment in content["segments"])
         for name in ("channels", "offsets_uV"):
             content[name] = tuple(content[name])
-        return PieceRecord(**content)
-    except (DataError, AttributeError, TypeError, KeyError):
+        record = PieceRecord(**content)
+    except (DataError, TypeError, KeyError):  # the last two: a record of another version
         return None
-
-
-def _record_sha256(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return record if record.piece_key == path.stem else None
 
 
 def _is_whole(record: PieceRecord, file: Path, byte_offset: int) -> bool:

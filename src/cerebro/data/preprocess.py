@@ -124,6 +124,27 @@ def preprocess(recording: Recording, plan: Preprocessing) -> Preprocessed:
     return Preprocessed(filtered, offset, tuple(channel for channel in flat if channel != recording.reference))
 
 
+def keep_as_is(recording: Recording, plan: Preprocessing) -> Preprocessed:
+    """Remove each channel's offset and nothing else, from a signal that has the plan's rate and band already.
+
+    Raises
+    ------
+    DataError
+        Another rate than the plan's, and what `preprocess` refuses.
+    """
+    if recording.sfreq != plan.sfreq:
+        raise DataError(
+            f"the recording is kept as it is, at {recording.sfreq:g} Hz, and the store has {plan.sfreq:g} Hz; set "
+            f"preprocessing.sfreq to {recording.sfreq:g}."
+        )
+    offset = recording.eeg.mean(axis=1, dtype=np.float64)
+    _check_finite(recording, offset)
+    offset = offset.astype(np.float32)
+    kept = recording.eeg - offset[:, None]
+    flat = _check_scale(recording, kept)
+    return Preprocessed(kept, offset, tuple(channel for channel in flat if channel != recording.reference))
+
+
 def quantise(eeg: Float32[ndarray, "C T"], lsb_uV: float) -> tuple[Int16[ndarray, "T C"], int]:
     """Round to counts of ``lsb_uV`` microvolts, time-major and contiguous; also how many values were clipped.
 

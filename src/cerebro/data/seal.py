@@ -6,10 +6,11 @@ moment leaves either the old store, or a folder from which `recover` finishes th
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,8 +20,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cerebro.data.manifest import FORMAT_VERSION, PAGE_CHECKSUMS, TABLES, manifest_text, read_manifest
+from cerebro.data.readers.base import Segment
 from cerebro.data.shards import STAGING, StoredRecording, pack_key, pack_shard, plan_shards, write_sized
-from cerebro.data.store import FORMAT_VERSION, INDEX_DTYPE, TABLES, TIME_MAJOR, Store, manifest_text, read_manifest
+from cerebro.data.store import CHANNEL_MAJOR, EVENT_DTYPE, EVENT_TICKS_PER_S, INDEX_DTYPE, TIME_MAJOR, Store
 from cerebro.errors import DataError
 from cerebro.files import sha256_file, sync_folder, write_json
 from cerebro.montage import Montage
@@ -109,13 +112,14 @@ def seal(out: Path, tables: Tables) -> Store:
         "corpus": tables.corpus,
         "reference": _common_reference(tables.recordings),
         "montages": [_montage_entry(entry) for entry in tables.montages],
+        "event_names": _event_names(tables),
         "shards": entries,
         "files": {name: {"bytes": (work / name).stat().st_size, "sha256": sha256_file(work / name)} for name in TABLES},
         "data_hash": tables.data_hash,
         "identity": tables.identity,
     }
     text = manifest_text(manifest).encode()
-    write_sized(work / "manifest.json", len(text), lambda file: _write_text(file, text))
+    write_sized(work / "manifest.json", len(text), lambda file: _write_bytes(file, text))
     recover(out)
     return Store.open(out)
 
@@ -126,7 +130,12 @@ def recover(out: Path) -> None:
     for work in sorted(staging.glob("seal-*")):
         if not (work / "manifest.json").is_file():
             continue
-        manifest = read_manifest(work)
+        try:
+            manifest = read_manifest(work)
+        except DataError as error:
+            (work / "manifest.json").unlink()  # written last: what it speaks of is packed, and sealed once more
+            logging.getLogger(__name__).warning("%s It is made again.", error)
+            continue
         (out / "manifest.json").unlink(missing_ok=True)
         names = [shard["name"] for shard in manifest["shards"]]
         (out / "shards").mkdir(exist_ok=True)
@@ -158,10 +167,14 @@ def _write_tables(
     index["offset_row"] = np.cumsum([0] + [row.piece.n_channels for row in rows])[:-1]
     index["scale"] = tables.lsb_uV
     index["checksum"] = [row.piece.checksum for row in rows]
-    index["layout"] = TIME_MAJOR
+    index["event_row"] = np.cumsum([0] + [len(row.events) for row in rows])[:-1]
+    index["segment_samples"] = [row.segment_samples for row in rows]
+    index["layout"] = [CHANNEL_MAJOR if row.segments else TIME_MAJOR for row in rows]
     offsets = np.array([offset for row in rows for offset in row.offsets_uV], dtype="<f4")
 
-    for name, array in (("index.npy", index), ("offsets.npy", offsets), ("crc32c.npy", checksums)):
+    write_sized(work / PAGE_CHECKSUMS, checksums.nbytes, lambda file: _write_bytes(file, checksums.tobytes()))
+    arrays = {"index.npy": index, "events.npy": _event_index(tables), "offsets.npy": offsets}
+    for name, array in arrays.items():
         write_sized(work / name, array.nbytes, lambda file, array=array: np.save(file, array))  # type: ignore[misc]
     fields = ("key", "participant", "task", "run", "session", "release", "reference", "clipped")
     recordings = pd.DataFrame({name: [getattr(row, name) for row in rows] for name in fields})
@@ -171,6 +184,7 @@ def _write_tables(
         recordings[f"label/{label}"] = np.array([row.labels.get(label, np.nan) for row in rows], dtype=np.float64)
     _write_parquet(work / "recordings.parquet", recordings)
     _write_parquet(work / "events.parquet", _events(tables))
+    _write_parquet(work / "segments.parquet", _segments(tables))
     _write_parquet(work / "participants.parquet", tables.participants.reset_index())
     _write_parquet(work / "findings.parquet", tables.findings)
     write_json(work / "build_report.json", tables.report)
@@ -187,6 +201,34 @@ def _events(tables: Tables) -> pd.DataFrame:
             "name": pd.Series([event.name for _, event in triples], dtype=str),
         }
     )
+
+
+def _event_names(tables: Tables) -> list[str]:
+    return sorted({event.name for recording in tables.recordings for event in recording.events})
+
+
+def _event_index(tables: Tables) -> npt.NDArray[Any]:
+    row_of = {name: row for row, name in enumerate(_event_names(tables))}
+    events = [event for recording in tables.recordings for event in recording.events]
+    onset = np.rint(np.array([event.onset_s for event in events]) * EVENT_TICKS_PER_S)
+    outside = np.flatnonzero((onset < 0) | (onset > np.iinfo(np.uint32).max))
+    if len(outside):
+        event = events[int(outside[0])]
+        raise DataError(
+            f"event {event.name} begins at {event.onset_s:g} s; a store holds events from 0 to "
+            f"{np.iinfo(np.uint32).max / EVENT_TICKS_PER_S:,.0f} s: mend the events of the recording."
+        )
+    index = np.zeros(len(events), dtype=EVENT_DTYPE)
+    index["onset"] = onset
+    index["name"] = [row_of[event.name] for event in events]
+    return index
+
+
+def _segments(tables: Tables) -> pd.DataFrame:
+    rows = [(row, *astuple(one)) for row, recording in enumerate(tables.recordings) for one in recording.segments]
+    columns = {"recording": np.int32} | {field.name: field.type for field in fields(Segment)}
+    table = pd.DataFrame(rows, columns=list(columns))
+    return table.astype({name: kind if kind in (np.int32, float) else np.int64 for name, kind in columns.items()})
 
 
 def _write_parquet(path: Path, frame: pd.DataFrame) -> None:
@@ -229,6 +271,7 @@ def _content_of(recording: StoredRecording) -> list[Any]:
         [recording.reference, recording.channels, recording.offsets_uV],
         [recording.piece.n_times, recording.piece.n_channels, recording.piece.checksum],
         [[event.onset_s, event.name, event.duration_s] for event in recording.events],
+        [astuple(segment) for segment in recording.segments],
         {name: None if np.isnan(value) else float(value) for name, value in sorted(recording.labels.items())},
     ]
 
@@ -237,5 +280,5 @@ def _sha256_json(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _write_text(file: BinaryIO, text: bytes) -> None:
-    file.write(text)
+def _write_bytes(file: BinaryIO, content: bytes) -> None:
+    file.write(content)

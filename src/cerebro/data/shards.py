@@ -14,13 +14,14 @@ import numpy as np
 from jaxtyping import Int16
 from numpy import ndarray
 
-from cerebro.data.readers.base import Event
-from cerebro.data.store import ALIGNMENT, BLOCK
+from cerebro.data.readers.base import Event, Segment
+from cerebro.data.store import ALIGNMENT, PAGE
 from cerebro.errors import DataError
-from cerebro.files import free_bytes, read_json, write_atomically, write_json
+from cerebro.files import free_bytes, read_checked_json, write_atomically, write_checked_json
 
 MAX_SHARD_BYTES = 512_000_000 // ALIGNMENT * ALIGNMENT  # a longer recording gets a shard of its own
 STAGING = "staging"
+COPIED_AT_ONCE = 256 * PAGE  # bytes
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Piece:
     Parameters
     ----------
     path : Path
-        File of little-endian int16, time-major.
+        File of little-endian int16, time-major, or channel-major where the recording has segments.
     byte_offset : int
         Where the recording starts in it.
     n_times, n_channels : int
@@ -90,6 +91,12 @@ class StoredRecording:
     piece_key: str = ""
     events: tuple[Event, ...] = ()
     labels: Mapping[str, float] = field(default_factory=dict)
+    segments: tuple[Segment, ...] = ()
+
+    @property
+    def segment_samples(self) -> int:
+        """Samples of each segment; 0 for a continuous recording."""
+        return self.piece.n_times // len(self.segments) if self.segments else 0
 
 
 def write_sized(path: Path, n_bytes: int, write: Callable[[BinaryIO], None]) -> None:
@@ -151,12 +158,12 @@ def pack_shard(work: Path, name: str, members: Sequence[StoredRecording], out: P
     record_path = shard.with_suffix(".json")
     pieces = [recording.piece_key for recording in members]
     starts = np.cumsum([0] + [_aligned(recording.piece.n_bytes) for recording in members]).tolist()
-    if not (record_path.is_file() and shard.is_file() and shard.stat().st_size == starts[-1]):
+    if _read_record(record_path) is None:
         checksums: list[int] = []
         write_sized(shard, starts[-1], lambda file: checksums.extend(_copy_pieces(file, members)))
         record = {"pieces": pieces, "starts": starts[:-1], "bytes": starts[-1], "crc32c": checksums}
-        write_json(record_path, record)
-    record = read_json(record_path)
+        write_checked_json(record_path, record)
+    record = read_checked_json(record_path)
     for recording in members:
         if recording.piece.path.parent == out / STAGING:
             recording.piece.path.unlink(missing_ok=True)
@@ -167,11 +174,25 @@ def packed_pieces(out: Path) -> dict[str, tuple[Path, int]]:
     """Pieces that an interrupted seal has packed already: piece key -> (shard file, byte offset)."""
     found: dict[str, tuple[Path, int]] = {}
     for record_path in sorted((out / STAGING).glob("seal-*/shards/*.json")):
-        record = read_json(record_path)
-        shard = record_path.with_suffix(".i16")
-        if shard.is_file() and shard.stat().st_size == record["bytes"]:
+        record = _read_record(record_path)
+        if record is not None:
+            shard = record_path.with_suffix(".i16")
             found.update({key: (shard, start) for key, start in zip(record["pieces"], record["starts"], strict=True)})
     return found
+
+
+def _read_record(record_path: Path) -> dict[str, Any] | None:
+    """Record of a packed shard; ``None`` where it is absent, or where it or one page of the shard is damaged."""
+    try:
+        record = read_checked_json(record_path)
+        with open(record_path.with_suffix(".i16"), "rb") as file:
+            checksums = []
+            while chunk := file.read(COPIED_AT_ONCE):
+                checksums += [google_crc32c.value(chunk[at : at + PAGE]) for at in range(0, len(chunk), PAGE)]
+            is_whole = file.tell() == record["bytes"] and checksums == record["crc32c"]
+    except (DataError, FileNotFoundError):
+        return None
+    return record if is_whole else None
 
 
 def pack_key(shards: Sequence[Sequence[StoredRecording]]) -> str:
@@ -181,51 +202,41 @@ def pack_key(shards: Sequence[Sequence[StoredRecording]]) -> str:
 
 
 def _copy_pieces(file: BinaryIO, members: Sequence[StoredRecording]) -> list[int]:
-    """Copy pieces one after another, padded to the alignment; CRC-32C of each MiB written."""
+    """Copy pieces one after another, padded to the alignment; CRC-32C of each page written."""
     checksums: list[int] = []
-    crc, filled = 0, 0
     for recording in members:
         for chunk in _padded_chunks(recording):
             file.write(chunk)
-            rest = chunk
-            while rest:
-                part, rest = rest[: BLOCK - filled], rest[BLOCK - filled :]
-                crc = google_crc32c.extend(crc, part)
-                filled += len(part)
-                if filled == BLOCK:
-                    checksums.append(crc)
-                    crc, filled = 0, 0
-    if filled:
-        checksums.append(crc)
+            checksums.extend(google_crc32c.value(chunk[at : at + PAGE]) for at in range(0, len(chunk), PAGE))
     return checksums
 
 
 def _padded_chunks(recording: StoredRecording) -> Iterator[bytes]:
+    """Bytes of a piece in whole pages; the last is filled up with zeros."""
     piece = recording.piece
     left, crc = piece.n_bytes, 0
     with open(piece.path, "rb") as source:
         source.seek(piece.byte_offset)
         while left:
-            chunk = source.read(min(left, BLOCK))
+            chunk = source.read(min(left, COPIED_AT_ONCE))
             if not chunk:
                 break
             crc = google_crc32c.extend(crc, chunk)
             left -= len(chunk)
-            yield chunk
+            yield chunk.ljust(_aligned(len(chunk)), b"\0")
     if left or crc != piece.checksum:
         raise DataError(
             f"{piece.path} is damaged where recording {recording.key} lies; remove that file and run the same command "
             "again."
         )
-    yield bytes(_aligned(piece.n_bytes) - piece.n_bytes)
 
 
 def _aligned(n_bytes: int) -> int:
     return -(-n_bytes // ALIGNMENT) * ALIGNMENT
 
 
-def write_counts(path: Path, counts: Int16[ndarray, "T C"]) -> None:
-    """Write the samples of one recording to a file of its own, atomically."""
+def write_counts(path: Path, counts: Int16[ndarray, "A B"]) -> None:
+    """Write the samples of one recording to a file of its own, atomically, row by row."""
     data = np.ascontiguousarray(counts, dtype="<i2").data
     write_sized(path, data.nbytes, lambda file: _write(file, data))
 

@@ -45,9 +45,7 @@ def freeze(reader: Reader) -> tuple[Path, int]:
     """
     root = _root(reader)
     if root is None:
-        raise DataError(
-            f"reader {type(reader).__name__} has no folder for checksums; leave --freeze out."
-        )
+        raise DataError(f"reader {type(reader).__name__} has no folder for checksums; leave --freeze out.")
     files = [*_files_below(root), *(path for path in _tables_of(reader) if not path.is_relative_to(root))]
     if not files:
         raise DataError(f"{root} holds no file to freeze; set root to the folder of the recordings.")

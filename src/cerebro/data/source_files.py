@@ -1,12 +1,51 @@
 """Which files make one recording: those that hold its samples, and those that speak of them."""
 
+import hashlib
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+
+from cerebro.data.checksum_list import digests_of
 
 EVENTS = "_events.tsv"
 SIDECAR_KINDS = ("_channels.tsv", EVENTS, "_electrodes.tsv", "_coordsystem.json")
 _VHDR_FILE = re.compile(rb"^[ \t]*(DataFile|MarkerFile)[ \t]*=[ \t]*(?P<name>[^\r\n]+?)[ \t]*$", re.MULTILINE)
 VHDR_BYTES = 1 << 20  # a header is far shorter
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What the files of one recording hold, as hashes.
+
+    Parameters
+    ----------
+    source : str
+        SHA-256 of the samples (of the signal file itself where it stands alone).
+    sidecars : str
+        SHA-256 of what speaks of them; events apart, which no sample depends on.
+    digests : mapping of Path to mapping of str to str
+        Digests of each file, by algorithm.
+    n_bytes : int
+        Size of the files that hold samples.
+    """
+
+    source: str
+    sidecars: str
+    digests: Mapping[Path, Mapping[str, str]]
+    n_bytes: int
+
+
+def hash_sources(path: Path) -> Sources:
+    """Hash every file of a recording, each read once."""
+    data = data_files(path)
+    sidecars = [sidecar for sidecar in sidecar_files(path) if not sidecar.name.endswith(EVENTS)]
+    digests = {file: digests_of(file) for file in [*data, *sidecars]}
+    parts = [digests[file]["sha256"] for file in data]
+    source = parts[0] if len(parts) == 1 else hashlib.sha256("".join(parts).encode()).hexdigest()
+    beside = "".join(digests[file]["sha256"] for file in sidecars)
+    n_bytes = sum(file.stat().st_size for file in data)
+    return Sources(source, hashlib.sha256(beside.encode()).hexdigest(), digests, n_bytes)
 
 
 def data_files(path: Path) -> list[Path]:

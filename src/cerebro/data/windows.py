@@ -55,6 +55,10 @@ class WindowTable:
         Equal where people saw the same film at the same time; -1 = none. Leave out for windows without pairs.
     targets : dict of float32 (W,)
         Labels of single windows, NaN where missing. Labels of people are looked up in the participants table.
+    channel : int32 (W,)
+        Channel of its recording that a window holds; leave out for windows of all channels.
+    n_valid : int64 (W,)
+        Samples of each window that are there, ``n_times`` at most; leave out where all are.
     """
 
     recording: npt.NDArray[np.int32]
@@ -63,12 +67,15 @@ class WindowTable:
     jitter: int = 0
     pair: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     targets: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    channel: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    n_valid: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
     def __post_init__(self) -> None:
         n = len(self.recording)
         if len(self.pair) == 0 and n:
             object.__setattr__(self, "pair", np.broadcast_to(np.int64(-1), n))  # one number, whatever n
         columns: dict[str, npt.NDArray[Any]] = {"start": self.start, "pair": self.pair, **self.targets}
+        columns |= {name: column for name in ("channel", "n_valid") if len(column := getattr(self, name))}
         for name, column in columns.items():
             if len(column) != n:
                 raise DataError(f"column {name} has {len(column):,} rows and the table {n:,} windows; give one each.")
@@ -163,10 +170,10 @@ class WindowReader:
         recording = self.table.recording[rows]
         n_channels = int(self._n_channels[recording[0]])
         starts = self.starts(rows, keys)
-        self.store.touch(recording, starts, self.table.n_times)  # checksums, once per MiB
+        shard, first = self._shard[recording], self._offset[recording] + starts * n_channels
+        self.store.touch(shard, first * 2, 2 * self.table.n_times * n_channels)  # checksums, once per page
         out = self._pool.take((len(rows), self.table.n_times, n_channels))
-        first = self._offset[recording] + starts * n_channels
-        self._copy(self._shard[recording].tolist(), first.tolist(), out.view(len(rows), -1).numpy())
+        self._copy(shard.tolist(), first.tolist(), out.view(len(rows), -1).numpy())
         return out
 
     def _copy(self, shards: list[int], first: list[int], out: npt.NDArray[np.int16]) -> None:

@@ -61,6 +61,27 @@ class Finding:
     detail: str
 
 
+@dataclass(frozen=True)
+class Segment:
+    """One window of a recording that is no continuous signal but windows side by side, which may overlap or leave gaps.
+
+    Parameters
+    ----------
+    parent_window_id, sub_window_id : int
+        Order within the recording: first by parent, then by sub-window.
+    start_s, stop_s : float
+        Seconds from the start of the run.
+    n_valid : int
+        Samples that were there; the rest of the segment is padding, all zeros.
+    """
+
+    parent_window_id: int
+    sub_window_id: int
+    start_s: float
+    stop_s: float
+    n_valid: int
+
+
 class Skip(Exception):
     """Raised by `Reader.load` for a recording that a rule leaves out after a look at its signal."""
 
@@ -147,6 +168,11 @@ class Recording:
         ``Cz``, ``average``, ``linked-ears`` or ``unknown``.
     findings : list of Finding
         What was repaired while loading.
+    is_ready : bool
+        The signal has the store's rate and band already: it is neither filtered nor resampled, only its offset goes.
+    segments : tuple of Segment
+        Not empty where ``eeg`` holds windows side by side, T / len(segments) samples each, in order; such a recording
+        is always ready, and the store keeps it channel by channel.
     """
 
     eeg: Float32[ndarray, "C T"]
@@ -154,6 +180,8 @@ class Recording:
     sfreq: float
     reference: str
     findings: list[Finding] = field(default_factory=list)
+    is_ready: bool = False
+    segments: tuple[Segment, ...] = ()
 
 
 class Reader(ABC):
