@@ -129,7 +129,8 @@ def make_piece(recipe: Recipe, entry: Entry, available: tuple[str, ...], staging
         write_record(staging, record)
         return Outcome(entry.key, record=record)
     except DataError as error:
-        return Outcome(entry.key, failure=Finding("unusable-recording", "failed", entry.key, _line(error)))
+        detail = _line(error) if entry.path.name in str(error) else f"{entry.path}: {_line(error)}"
+        return Outcome(entry.key, failure=Finding("unusable-recording", "failed", entry.key, detail))
     except MemoryError as error:
         detail = (
             f"{entry.path} asks for too much memory, as damaged headers do ({_line(error)}); replace it or take it out"
@@ -286,4 +287,5 @@ def _check_events(entry: Entry) -> None:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:500]
+    """Message in one line that any terminal can show; damaged files put their bytes into it."""
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(str(error).split()))[:500]

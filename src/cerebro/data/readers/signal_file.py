@@ -15,6 +15,8 @@ from cerebro.montage import Montage, canonical_names
 
 MICROVOLTS_PER_VOLT = 1e6
 BLOCK_S = 60.0  # seconds in float64 at a time, so that a long recording never stands in memory twice
+MOST_AMPLIFIER_UV = 1e7  # 10 V, 25 times the input range of any amplifier of EEG: a damaged number
+MOST_UV = 1e15  # raw counts of 32 bits taken for volts stay below, and get a message of their own in preprocessing
 HIGHEST_SFREQ = 100_000.0  # Hz; no amplifier of EEG is faster
 _ANNEX_POINTER = b"/annex/objects/"
 
@@ -123,12 +125,22 @@ def _check_samples(recording: Recording, path: Path) -> None:
     eeg = recording.eeg
     if eeg.shape[1] == 0:
         raise DataError(f"{path} holds no sample; take it out of the data set.")
-    sums = eeg.sum(axis=1, dtype=np.float64)  # (C,)
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = eeg.sum(axis=1, dtype=np.float64)  # (C,)
     broken = [name for name, value in zip(recording.channels, sums, strict=True) if not np.isfinite(value)]
     if broken:
         raise DataError(
             f"{path} holds NaN or infinite samples in channel {', '.join(broken[:5])}"
             f"{f' and {len(broken) - 5} more' if len(broken) > 5 else ''}; mend the file or take it out."
+        )
+    peak = np.maximum(eeg.max(axis=1), -eeg.min(axis=1))  # (C,)
+    most = MOST_AMPLIFIER_UV if np.median(peak) <= MOST_AMPLIFIER_UV else MOST_UV
+    if peak.max() > most:
+        channel = int(peak.argmax())
+        at_s = float(np.abs(eeg[channel]).argmax()) / recording.sfreq
+        raise DataError(
+            f"{path} reaches {peak[channel]:.2g} microvolts in channel {recording.channels[channel]} at {at_s:.3f} s, "
+            f"and {np.median(peak):.2g} in the median channel: a damaged number; replace the file by a whole copy."
         )
 
 
