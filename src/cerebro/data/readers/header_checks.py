@@ -101,7 +101,7 @@ def check_brainvision(path: Path) -> None:
     n_channels = _vhdr_number(keys, "NumberOfChannels", path, whole=True)
     _vhdr_number(keys, "SamplingInterval", path)
     numbered = sorted(int(name[2:]) for name in keys if re.fullmatch(r"Ch\d{1,6}", name))
-    if numbered[: int(n_channels)] != list(range(1, int(n_channels) + 1)):
+    if n_channels != len(numbered) or numbered != list(range(1, len(numbered) + 1)):
         raise DataError(
             f"{path} announces NumberOfChannels={n_channels:g} and names {len(numbered)} channels; replace it by a "
             "whole copy."
