@@ -12,6 +12,7 @@ from cerebro.errors import DataError
 
 # Columns that are numbers or nothing, whatever else a table holds.
 NUMERIC = ("age", "ehq_total", "p_factor", "attention", "internalizing", "externalizing")
+NAMES = ("release_number",)  # never numbers, even where all look like one
 # Columns that readers and the build add where they know of it; names in a cell are separated by a slash.
 SAME_PERSON = "same_person_as"  # participants with a byte-identical recording
 ALSO_IN = "also_in_releases"  # releases that list the person too, and whose recordings are left out
@@ -116,7 +117,8 @@ def _values(table: Table, name: str, path: Path) -> npt.NDArray[np.float64] | np
             raise DataError(f"{path} column {name} holds {unknown[0]!r}; write M, F or n/a.")
         return np.array([np.nan if is_missing(cell) else SEX_CODES[cell.lower()] for cell in cells], dtype=np.float64)
     try:
-        return np.array([number(cell) for cell in cells], dtype=np.float64)
+        if name not in NAMES:
+            return np.array([number(cell) for cell in cells], dtype=np.float64)
     except ValueError as error:
         if canonical in NUMERIC:
             raise DataError(f"{path} column {name} should hold numbers or n/a ({error}); mend the cell.") from None

@@ -77,8 +77,9 @@ def test_swapped_and_unknown_channel_names_are_counted_by_name(one):
     swapped = ("E1", "E3", "E2", *CHANNELS[3:])
     write_set(path, noise(), swapped, 100.0)
     (finding,) = reader.load(entry).findings
-    assert (finding.rule, finding.severity) == ("channel-order-differs", "repaired")
-    assert "2 electrodes in another order, first channel 2: E3 in the file, E2 in the table" in finding.detail
+    assert (finding.rule, finding.severity) == ("channel-names-swapped", "repaired")
+    assert finding.detail.startswith("2 names stand elsewhere than in ")
+    assert finding.detail.endswith(": E3 for E2, E2 for E3")
     recording = reader.load(entry)
     assert recording.channels == CHANNELS
     np.testing.assert_allclose(recording.eeg[1], noise()[2], atol=1e-3)  # E2 is the file's third channel
@@ -87,7 +88,7 @@ def test_swapped_and_unknown_channel_names_are_counted_by_name(one):
     write_set(path, noise(), unknown, 100.0)
     found = {finding.rule: finding.detail for finding in reader.load(entry).findings}
     assert set(found) == {"no-electrode", "channel-names-differ", "electrodes-missing"}
-    assert "E5 in the table alone" in found["channel-names-differ"]
+    assert "not in the signal: E5; the other way round: X5" in found["channel-names-differ"]
 
 
 def test_a_constant_reference_is_no_defect(one):

@@ -12,7 +12,6 @@ from cerebro.data.readers.hbn_scan import TreeScan, too_few_channels, too_short
 from cerebro.data.readers.hbn_sidecars import (
     DURATION_TOLERANCE_S,
     rate_finding,
-    read_channels,
     read_json,
     sidecar_number,
 )
@@ -98,9 +97,7 @@ class HBN(Reader):
 
     def load(self, entry: Entry) -> Recording:
         """Open one signal; see `Reader.load`."""
-        listed = entry.path.with_name(entry.path.name.rsplit("_", 1)[0] + "_channels.tsv")
-        names = read_channels(listed).names if listed.exists() else ()
-        recording = read_signal(entry.path, self.montage(), "Cz", entry.key, names)
+        recording = read_signal(entry.path, self.montage(), "Cz", entry.key)
         n_electrodes, n_montage = len(recording.channels), len(self.montage().channels)
         duration_s = recording.eeg.shape[1] / recording.sfreq
         skip = too_few_channels(entry.key, n_electrodes) or too_short(entry.key, duration_s, self.min_duration_s)
