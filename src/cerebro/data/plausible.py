@@ -4,7 +4,8 @@ A channel is railed where its amplifier or converter has run out of range: it si
 value for a large share of the samples. EEG reaches its extreme once or a few times. A hundredth of the samples is many
 more than chance gives (a Gaussian signal cut off there would have lost all beyond 2.6 standard deviations), and a range
 that no converter is narrower than keeps channels with a few coarse steps of noise apart: those of 12-bit consumer
-headsets span 2,000 microvolts, of sleep recorders 384 (both among PhysioNet's and NeuroTechX's public sets).
+headsets span 2,000 microvolts, of sleep recorders 384 (both among PhysioNet's and NeuroTechX's public sets). A channel
+of fewer than 100 different values is too coarse to be judged: the noise of a quiet one may well lie on its last step.
 """
 
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ SHORTEST_JUDGED_S = 1.0  # in less, it says nothing
 RAILED_SHARE = 0.01  # of the samples, at the two extremes together
 FEWEST_RAILED = 10  # samples; in a second of signal a hundredth may be chance
 NARROWEST_RANGE_UV = 200.0  # between the rails of an amplifier
+FEWEST_VALUES = 100  # different ones
+SAMPLES_LOOKED_AT = 20_000  # for different values, evenly spaced
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,9 @@ def inspect_channels(recording: Recording, eeg: Float32[ndarray, "C T"]) -> Chan
     n_extreme = measured.n_lowest + measured.n_highest
     is_wide = measured.highest.astype(np.float64) - measured.lowest >= NARROWEST_RANGE_UV
     is_railed = is_wide & (n_extreme >= max(RAILED_SHARE * n_times, FEWEST_RAILED))
+    for row in np.flatnonzero(is_railed):  # few, if any
+        values = np.unique(eeg[row, :: -(-n_times // SAMPLES_LOOKED_AT)])
+        is_railed[row] = len(values) >= FEWEST_VALUES
     return Channels(
         offset=measured.mean.astype(np.float32),
         is_constant=is_constant,
