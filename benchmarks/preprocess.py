@@ -7,8 +7,8 @@ microvolts, the design of the filters and every check of `cerebro.data.preproces
 The error is taken against MNE's FIR kernels (the same upper transition on both sides) and ``resample(npad=0)`` in
 float64: white noise of 50 microvolts, before quantising, without 10 s at each edge, 1-45 Hz. It is limited to that band
 before the edges are cut: the other way round the ringing of the reference at the Nyquist frequency, which starts at its
-ends, would leak into the band. ``max_error_uV`` and ``time_shift_ms`` are the worst over every rate of `RATES` to every one of
-`GOALS`; the headline cases also stand alone.
+ends, would leak into the band. ``max_error_uV`` and ``time_shift_ms`` are the worst over every rate of `RATES` to every
+one of `GOALS`; the headline cases also stand alone.
 """
 
 import time
@@ -25,6 +25,7 @@ from cerebro.data.preprocess import Preprocessing, preprocess
 from cerebro.data.readers.base import Recording
 from cerebro.dsp.filters import lowpass_transition_hz
 from cerebro.dsp.spectrum import Band, time_shift_s
+from cerebro.dsp.units import to_microvolts
 from timing import compare, in_two_threads
 
 PLAN = Preprocessing(sfreq=100.0, highpass_hz=0.5, lowpass_hz=45.0, notch_hz=60.0)
@@ -78,7 +79,8 @@ def noise_volts(n_channels: int, sfreq: float) -> Volts:
 
 
 def ours(volts: Volts, sfreq: float, plan: Preprocessing = PLAN) -> npt.NDArray[np.float32]:
-    microvolts = np.multiply(volts, 1e6, dtype=np.float32, casting="same_kind")
+    microvolts = np.empty(volts.shape, np.float32)
+    to_microvolts(volts, microvolts)
     names = tuple(f"E{number}" for number in range(1, len(volts) + 1))
     return preprocess(Recording(microvolts, names, sfreq, "Cz"), plan).eeg
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from cerebro.data.readers.base import Finding, Recording
+from cerebro.dsp.units import to_microvolts
 from cerebro.errors import DataError
 from cerebro.montage import Montage, canonical_names
 
-MICROVOLTS_PER_VOLT = 1e6
 BLOCK_S = 60.0  # seconds in float64 at a time, so that a long recording never stands in memory twice
 _EDF_SAMPLE_BYTES = {".edf": 2, ".bdf": 3}
 
@@ -116,7 +116,7 @@ def _to_microvolts(raw: Any, path: Path, montage: Montage, reference: str, key: 
     step = max(1, round(BLOCK_S * raw.info["sfreq"]))
     for start in range(0, raw.n_times, step):
         stop = min(start + step, raw.n_times)
-        eeg[:, start:stop] = raw.get_data(picks, start, stop) * MICROVOLTS_PER_VOLT
+        to_microvolts(raw.get_data(picks, start, stop), eeg[:, start:stop])
     dropped = [label for label, name in zip(labels, names, strict=True) if name is None]
     findings = []
     if dropped:
