@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cerebro.data.preprocess import Preprocessed, Preprocessing, preprocess, quantise
-from cerebro.data.readers.base import Recording
+from cerebro.data.plausible import FEWEST_RAILED, NARROWEST_RANGE_UV, RAILED_SHARE
+from cerebro.data.preprocess import FEWEST_FOR_AVERAGE, Preprocessed, Preprocessing, keep_as_is, preprocess, quantise
+from cerebro.data.readers.base import Recording, Segment
 from cerebro.dsp.spectrum import time_shift_s
 from cerebro.errors import ConfigError, DataError
 
@@ -132,6 +133,166 @@ def test_some_broken_channels_do_not_make_the_unit_doubtful():
     eeg = brain(n_channels=9)
     eeg[:4] *= 1e5
     preprocess(recording(eeg), Preprocessing())
+
+
+def test_a_value_beyond_all_microvolts_names_its_channel():
+    for value in (1e22, 3e38):
+        eeg = brain()
+        eeg[1, 7] = value
+        with (
+            np.errstate(over="ignore", invalid="ignore"),
+            pytest.raises(DataError, match="channel E2 holds values beyond"),
+        ):
+            preprocess(recording(eeg), Preprocessing())
+
+
+def clipped(limit_uV, n_times=10000):
+    """A channel whose slow swings leave the range of its converter now and then."""
+    time_s = np.arange(n_times) / 500
+    return np.clip(brain(1, n_times)[0] + 1.2 * limit_uV * np.sin(2 * np.pi * 0.5 * time_s), -limit_uV, limit_uV)
+
+
+def test_a_railed_channel_is_counted_and_kept():
+    eeg = brain()
+    eeg[2] = clipped(1000.0)
+    done = preprocess(recording(eeg), Preprocessing())
+    ((name, share),) = done.railed
+    assert (name, share) == ("E3", np.mean(abs(eeg[2]) == 1000))
+    assert share > RAILED_SHARE
+    assert done.eeg[2].std() > 100
+    (finding,) = done.findings("sub-1")
+    assert (finding.rule, finding.severity, finding.where) == ("railed-channel", "repaired", "sub-1")
+    assert finding.detail.startswith("1 of 4 channels sit at their own extremes and are kept")
+    assert finding.detail.endswith(f"E3 {share:.1%}")
+
+
+@pytest.mark.parametrize("rail_uV", [-1000.0, 999.5])
+def test_one_rail_is_enough(rail_uV):
+    eeg = brain()
+    eeg[0, 4000:4200] = rail_uV
+    assert preprocess(recording(eeg), Preprocessing()).railed == (("E1", (200 + 1) / 10000),)
+    eeg[0, 4050:] = brain()[0, 4050:]
+    assert preprocess(recording(eeg), Preprocessing()).railed == ()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.sampled_from([0.05, 0.48828125, 1.0, 5.0, 20.0, 60.0]),
+    st.floats(5, 60),
+    st.integers(1, 5000),
+    st.integers(0, 2**31),
+)
+def test_coarse_steps_are_no_rails(step_uV, size_uV, n_times, seed):
+    rng = np.random.default_rng(seed)
+    eeg = rng.normal(0, size_uV, (3, n_times)) + 300 * np.exp(-(((np.arange(n_times) - 0.3 * n_times) / 40) ** 2))
+    eeg[2] = 0
+    done = preprocess(recording(np.rint(eeg / step_uV) * step_uV), Preprocessing())
+    assert done.railed == ()
+
+
+def test_a_few_samples_in_a_short_recording_are_no_rail():
+    eeg = brain(n_times=500)
+    eeg[1, 100 : 100 + FEWEST_RAILED - 2] = 2 * NARROWEST_RANGE_UV
+    assert preprocess(recording(eeg), Preprocessing()).railed == ()
+    eeg[1, 100 : 100 + FEWEST_RAILED] = 2 * NARROWEST_RANGE_UV
+    assert len(preprocess(recording(eeg), Preprocessing()).railed) == 1
+
+
+AVERAGE = Preprocessing(reference="average")
+
+
+def test_the_average_over_all_electrodes_becomes_zero():
+    raw = recording(brain(12))
+    done, as_is = preprocess(raw, AVERAGE), preprocess(raw, Preprocessing())
+    assert (done.reference, as_is.reference) == ("average", "Cz")
+    assert abs(done.eeg.mean(0)).max() < 1e-4
+    np.testing.assert_allclose(done.eeg, as_is.eeg - as_is.eeg.mean(0), atol=1e-4)
+    np.testing.assert_array_equal(done.offset, as_is.offset)
+
+
+def test_the_old_reference_is_an_electrode_and_comes_back_as_minus_the_mean():
+    eeg = brain(12)
+    eeg[-1] = 0
+    raw = recording(eeg)
+    done, as_is = preprocess(raw, AVERAGE), preprocess(raw, Preprocessing())
+    assert done.flat == ()
+    np.testing.assert_allclose(done.eeg[-1], -as_is.eeg[:-1].sum(0) / 12, atol=1e-4)
+
+
+@pytest.mark.parametrize("broken", [np.full(10000, 55.0), clipped(1000.0)], ids=["flat", "railed"])
+def test_a_broken_channel_is_no_part_of_the_average(broken):
+    eeg = brain(12)
+    eeg[3] = broken
+    done = preprocess(recording(eeg), AVERAGE)
+    others = np.delete(np.arange(12), 3)
+    as_is = preprocess(recording(eeg), Preprocessing()).eeg
+    mean = as_is[others].mean(0)
+    np.testing.assert_allclose(done.eeg[others], as_is[others] - mean, atol=1e-4)
+    expected = np.zeros_like(mean) if done.flat else as_is[3] - mean
+    np.testing.assert_allclose(done.eeg[3], expected, atol=1e-4)
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.permutations(range(9)), st.integers(0, 2**31))
+def test_the_order_of_channels_changes_nothing(order, seed):
+    raw = recording(brain(9, 3000, seed))
+    mixed = Recording(raw.eeg[list(order)], tuple(raw.channels[row] for row in order), raw.sfreq, raw.reference)
+    made, expected = preprocess(mixed, AVERAGE), preprocess(raw, AVERAGE)
+    np.testing.assert_allclose(made.eeg, expected.eeg[list(order)], atol=1e-3)
+    np.testing.assert_array_equal(made.offset, expected.offset[list(order)])
+
+
+def test_too_few_electrodes_have_no_average():
+    eeg = brain(FEWEST_FOR_AVERAGE)
+    preprocess(recording(eeg), AVERAGE)
+    eeg[0] = 1.0
+    with pytest.raises(DataError, match=r"7 usable electrodes are too few .* set preprocessing.reference to as_is"):
+        preprocess(recording(eeg), AVERAGE)
+
+
+def ready(eeg, sfreq=100.0, segments=()):
+    raw = recording(eeg, sfreq)
+    return Recording(raw.eeg, raw.channels, sfreq, "Cz", is_ready=True, segments=segments)
+
+
+def test_what_is_ready_loses_its_offset_and_nothing_else():
+    eeg = brain() + np.array([[3.0], [-4e4], [0.0], [7.0]])
+    raw = ready(eeg)
+    before = raw.eeg.copy()
+    done = keep_as_is(raw, Preprocessing())
+    np.testing.assert_allclose(done.eeg, eeg - eeg.mean(1, keepdims=True), atol=0.005)
+    np.testing.assert_allclose(done.offset, eeg.mean(1), atol=0.005)
+    np.testing.assert_array_equal(raw.eeg, before)
+    assert (done.flat, done.railed, done.reference) == ((), (), "Cz")
+
+
+def test_what_is_ready_is_judged_and_re_referenced_as_all_else():
+    eeg = brain(12)
+    eeg[3], eeg[4] = 7.0, clipped(1000.0)
+    done = keep_as_is(ready(eeg), AVERAGE)
+    assert (done.flat, [name for name, _ in done.railed], done.reference) == (("E4",), ["E5"], "average")
+    assert not done.eeg[3].any()
+    assert abs(np.delete(done.eeg, [3, 4], 0).mean(0)).max() < 1e-4
+    for spoiled, message in ((brain() * 1e-6, "volts"), (brain() * np.nan, "NaN"), (brain()[:, :0], "no samples")):
+        with pytest.raises(DataError, match=message):
+            keep_as_is(ready(spoiled), Preprocessing())
+
+
+def test_what_is_ready_at_another_rate_is_refused():
+    with pytest.raises(DataError, match=r"at 128 Hz, and the store has 100 Hz; set preprocessing.sfreq to 128"):
+        keep_as_is(ready(brain(), 128.0), Preprocessing())
+
+
+def test_padding_of_windows_stays_zero_and_out_of_the_offset():
+    eeg = brain(4, 1000) + 50
+    eeg[:, 360:400] = eeg[:, 900:] = 0
+    segments = tuple(Segment(0, number, 0.0, 4.0, n_valid) for number, n_valid in enumerate((400, 360, 300)))
+    eeg = np.concatenate([brain(4, 400) + 50, eeg[:, :400], brain(4, 300) + 50, np.zeros((4, 100))], axis=1)
+    done = keep_as_is(ready(eeg, segments=segments), Preprocessing())
+    is_padding = np.r_[np.zeros(760, bool), np.ones(40, bool), np.zeros(300, bool), np.ones(100, bool)]
+    np.testing.assert_allclose(done.offset, eeg[:, ~is_padding].mean(1), rtol=1e-5)
+    assert not done.eeg[:, is_padding].any()
+    assert abs(done.eeg[:, ~is_padding].mean(1)).max() < 1e-3
 
 
 def test_a_recording_without_signal_is_refused():

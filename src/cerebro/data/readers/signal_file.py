@@ -10,10 +10,10 @@ from cerebro.data.readers.base import Finding, Recording
 from cerebro.data.readers.header_checks import EDF_SAMPLE_BYTES, check_brainvision, check_edf, check_fif
 from cerebro.data.readers.mat5 import check_eeglab
 from cerebro.data.tables import read_table
+from cerebro.dsp.units import to_microvolts
 from cerebro.errors import DataError
 from cerebro.montage import Montage, canonical_names
 
-MICROVOLTS_PER_VOLT = 1e6
 BLOCK_S = 60.0  # seconds in float64 at a time, so that a long recording never stands in memory twice
 MOST_AMPLIFIER_UV = 1e7  # 10 V, 25 times the input range of any amplifier of EEG: a damaged number
 MOST_UV = 1e15  # raw counts of 32 bits taken for volts stay below, and get a message of their own in preprocessing
@@ -109,7 +109,7 @@ def _to_microvolts(raw: Any, path: Path, montage: Montage, reference: str, key: 
     step = max(1, round(BLOCK_S * sfreq))
     for start in range(0, raw.n_times, step):
         stop = min(start + step, raw.n_times)
-        eeg[:, start:stop] = raw.get_data(picks, start, stop) * MICROVOLTS_PER_VOLT
+        to_microvolts(raw.get_data(picks, start, stop), eeg[:, start:stop])
     dropped = [label for label, name in zip(labels, names, strict=True) if name is None]
     findings = []
     if dropped:

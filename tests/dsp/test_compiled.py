@@ -1,0 +1,31 @@
+import numpy as np
+import pytest
+
+from cerebro.dsp import compiled
+
+
+def add_up(values):
+    total = 0.0
+    for value in values:
+        total += value
+    return total
+
+
+def test_a_compiled_loop_gives_what_the_loop_gives():
+    values = np.random.default_rng(0).standard_normal(1000)
+    assert compiled.compiled(add_up)(values) == add_up(values)  # the same order, to the bit
+
+
+@pytest.mark.parametrize("is_read_only", [False, True])
+def test_no_folder_for_machine_code_is_no_obstacle(is_read_only, monkeypatch):
+    njit, asked = compiled.numba.njit, []
+
+    def reluctant(*, cache=False, **settings):
+        asked.append(cache)
+        if cache and is_read_only:
+            raise RuntimeError("cannot cache function: no locator available")
+        return njit(**settings)
+
+    monkeypatch.setattr(compiled.numba, "njit", reluctant)
+    assert compiled.compiled(add_up)(np.ones(3)) == 3
+    assert asked == ([True, False] if is_read_only else [True])
