@@ -28,9 +28,7 @@ AT_ONCE = 8 << 20  # bytes
 Rows = npt.NDArray[np.int64]
 
 
-def figures(
-    path: Path, n_windows: int, loader_of: Callable[[Store, Rows, int], BatchLoader], rounds: int
-) -> dict[str, float]:
+def figures(path: Path, n_windows: int, loader_of: Callable[[Store, Rows, int], BatchLoader], rounds: int) -> dict[str, float]:
     """``loader_of(store, rows, seed)`` makes the loader of one epoch."""
     every, scattered = np.arange(n_windows), np.arange(0, n_windows, SCATTER)
     measured: dict[str, list[float]] = {}
@@ -58,9 +56,7 @@ def figures(
     }
 
 
-def random_speed(
-    path: Path, loader_of: Callable[[Store, Rows, int], BatchLoader], rows: Rows, seed: int
-) -> tuple[float, float]:
+def random_speed(path: Path, loader_of: Callable[[Store, Rows, int], BatchLoader], rows: Rows, seed: int) -> tuple[float, float]:
     """Useful bytes per second, and bytes fetched per useful byte."""
     store = Store.open(path)
     loader = loader_of(store, rows, seed)
