@@ -77,6 +77,23 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path} is no valid JSON ({error}); remove it and run the command that writes it.") from None
 
 
+def write_checked_json(path: Path, content: dict[str, Any]) -> None:
+    """`write_json` of an object with the SHA-256 of its other entries under ``sha256``."""
+    write_json(path, {**content, "sha256": _sha256_json(content)})
+
+
+def read_checked_json(path: Path) -> dict[str, Any]:
+    """Object that `write_checked_json` wrote; DataError that names the file if a letter of its meaning has changed."""
+    content = read_json(path)
+    if not isinstance(content, dict) or content.pop("sha256", "") != _sha256_json(content):
+        raise DataError(f"{path} is damaged; remove it and run the command that writes it.")
+    return content
+
+
+def _sha256_json(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def read_arrays(path: Path) -> dict[str, Any]:
     """All arrays of an ``.npz`` file; a damaged one raises DataError that names it."""
     import numpy as np  # late: whoever only prints help needs no arrays

@@ -15,6 +15,7 @@ from cerebro.data.build import build
 from cerebro.data.preprocess import Preprocessing
 from cerebro.data.readers.base import Finding, Reader, Scan
 from cerebro.data.report import count_rules
+from cerebro.data.source_checksums import freeze, with_checksums
 from cerebro.data.store import Store
 from cerebro.errors import ConfigError, check_between
 from cerebro.files import write_json
@@ -63,7 +64,7 @@ def prepare(argv: list[str]) -> int:
     if options.json is not None and not options.plan:
         raise ConfigError("--json belongs to --plan; a build writes STORE/build_report.json by itself.")
     if options.plan:
-        _print_plan(config.reader.scan(require_signals=False), options.json)
+        _print_plan(with_checksums(config.reader, config.reader.scan(require_signals=False)), options.json)
         return 0
     if options.out is None:
         raise ConfigError("--out is missing; type --out STORE (a new folder), or --plan to see what would be built.")
@@ -92,9 +93,18 @@ def check(argv: list[str]) -> int:
         epilog="example: cerebro check stores/hbn",
     )
     parser.add_argument("target", type=Path, metavar="CONFIG.yaml|STORE")
-    target = parser.parse_args(argv).target
+    parser.add_argument("--freeze", action="store_true", help="verify and write SHA256SUMS of a config's files")
+    options = parser.parse_args(argv)
+    target = options.target
     if target.is_file():
-        return 1 if _print_plan(read_config(target).reader.scan(require_signals=False), None) else 0
+        reader = read_config(target).reader
+        if options.freeze:
+            file, n_files = freeze(reader)
+            print(f"{file}: {n_files:,} files; `cerebro prepare` verifies them from now on")
+            return 0
+        return 1 if _print_plan(with_checksums(reader, reader.scan(require_signals=False)), None) else 0
+    if options.freeze:
+        raise ConfigError(f"--freeze belongs to a config; {target} is none (a store is checksummed by itself).")
     errors, notes = store_problems(Store.open(target))
     for line in notes:
         print(f"note     {line}")

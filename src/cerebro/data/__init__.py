@@ -9,23 +9,29 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cerebro.data.module import EEGData
+    from cerebro.data.sequences import ChannelSequences
     from cerebro.data.sources import (
+        EyesWindows,
         FilmWindows,
         RandomCrops,
         SlidingWindows,
         StimulusWindows,
+        TaskPairs,
         TaskWindows,
         WindowSource,
     )
     from cerebro.data.splits import ParticipantSplit
 
 __all__ = [
+    "ChannelSequences",
     "EEGData",
+    "EyesWindows",
     "FilmWindows",
     "ParticipantSplit",
     "RandomCrops",
     "SlidingWindows",
     "StimulusWindows",
+    "TaskPairs",
     "TaskWindows",
     "WindowSource",
 ]
@@ -34,5 +40,5 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = {"EEGData": "module", "ParticipantSplit": "splits"}.get(name, "sources")
+    home = {"ChannelSequences": "sequences", "EEGData": "module", "ParticipantSplit": "splits"}.get(name, "sources")
     return getattr(importlib.import_module(f"{__name__}.{home}"), name)

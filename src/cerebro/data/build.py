@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -28,6 +28,7 @@ from cerebro.data.readers.base import Entry, Finding, Reader, Scan
 from cerebro.data.report import BuildReport, count_rules
 from cerebro.data.seal import make_tables, recover, seal
 from cerebro.data.shards import STAGING, StoredRecording, full_disk_in_one_line, packed_pieces
+from cerebro.data.source_checksums import count_verified, with_checksums
 from cerebro.data.store import FINDING_COLUMNS, Store
 from cerebro.errors import CerebroError, DataError, check_positive
 from cerebro.files import lock_folder, remove_orphans, write_json
@@ -85,7 +86,7 @@ def build(reader: Reader, plan: Preprocessing, out: Path, lsb_uV: float = 0.05, 
         _remove_leftovers(staging)
         old = _open_old(out)
         shelf = _shelf(out, old)
-        scan = reader.scan()
+        scan = with_checksums(reader, reader.scan())
         recipe = Recipe(reader, plan, lsb_uV, code_version(reader))
 
         failures: list[Finding] = []
@@ -135,6 +136,8 @@ def _seal_if_changed(
         recordings.append(record.stored(entry, path, byte_offset))
 
     report = _report(recordings, [finding for _, _, finding in found], recipe.plan.sfreq)
+    stored = {recording.key for recording in recordings}
+    report = replace(report, verified=count_verified(reader, [entry for entry in scan.entries if entry.key in stored]))
     if not recordings:
         write_json(out / STAGING / "build_report.json", report.content())
         return report

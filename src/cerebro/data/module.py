@@ -12,11 +12,12 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from cerebro.data.loader import BatchLoader, BatchMaker
 from cerebro.data.sampling import FixedOrder, Order, PairedOrder, Rows, ShuffledOrder, evenly_spaced
+from cerebro.data.sequences import reader_of
 from cerebro.data.sources import WindowSource
 from cerebro.data.splits import ParticipantSplit
 from cerebro.data.store import Store
 from cerebro.data.targets import resolve
-from cerebro.data.windows import Omission, WindowReader, WindowTable, channel_rows, signal_of
+from cerebro.data.windows import Omission, WindowTable, channel_rows, signal_of
 from cerebro.errors import ConfigError, DataError, check_one_of, check_positive
 from cerebro.signal import EEGBatch, RawBatch, SignalSpec
 
@@ -41,7 +42,8 @@ class EEGData(LightningDataModule):
     batch_size : int
         Windows of a batch, over all processes together.
     order : {"shuffled", "pairs"}
-        ``pairs``: batches of couples who saw the same film at the same time, in validation too.
+        ``pairs``: batches of couples of different people with the same ``pair`` (film and time, state, task: see the
+        window sources), each of one montage, in validation too.
     batches_per_epoch : int
         Length of an epoch; 0 = every training window once.
     max_eval_windows : int
@@ -134,6 +136,17 @@ class EEGData(LightningDataModule):
         rows = np.unique(store.index["participant"][np.unique(self._table.recording[self._rows[stage]])])
         return tuple(sorted(f"{store.corpus}:{store.participants.index[row]}" for row in rows))
 
+    def recordings(self, stage: Stage) -> dict[str, str]:
+        """Hash of the source (SHA-256, 16 digits) -> key, of every recording of the participants of a side.
+
+        Recordings without a window count too: by any of them a person is known who has another name elsewhere.
+        """
+        store = self.store
+        rows = np.unique(store.index["participant"][np.unique(self._table.recording[self._rows[stage]])])
+        mine = store.recordings[np.isin(store.index["participant"], rows)]
+        pairs = zip(mine["source_sha256"].astype(str), mine["key"].astype(str), strict=True)
+        return {digest[:16]: key for digest, key in pairs if digest}
+
     def participant_keys(self) -> tuple[str, ...]:
         """``corpus:participant`` by row of the participants table, as ``EEGBatch.participant`` counts."""
         return tuple(f"{self.store.corpus}:{name}" for name in self.store.participants.index)
@@ -225,16 +238,21 @@ class EEGData(LightningDataModule):
         return FixedOrder(rows, self._montage(rows), self.batch_size)
 
     def _pairs(self, rows: Rows, batches_per_epoch: int) -> PairedOrder:
-        if len(np.unique(self._montage(rows))) > 1:
-            raise DataError(f"{self.store_path} mixes montages, and couples need one; choose tasks of one montage.")
         return PairedOrder(
-            rows, self._table.pair[rows], self._participant(rows), self.batch_size, batches_per_epoch, self.seed
+            rows,
+            self._table.pair[rows],
+            self._participant(rows),
+            self.batch_size,
+            batches_per_epoch,
+            self.seed,
+            self._montage(rows),
+            self.windows.has_few_pairs,
         )
 
     def _loader(self, order: Order, is_training: bool) -> BatchLoader:
         for line in order.left_out:
             _log(logging.WARNING, f"data {self.store_path.name}: {line}")
-        reader = WindowReader(self._store, self._table, pin_memory=torch.cuda.is_available())
+        reader = reader_of(self._store, self._table, pin_memory=torch.cuda.is_available())
         maker = BatchMaker(reader, self._labels, channel_rows(self._store, self._signal), self.seed)
         rank, world_size = self._world()
         return BatchLoader(maker, order, is_training, rank, world_size)

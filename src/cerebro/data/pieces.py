@@ -8,6 +8,7 @@ import ast
 import hashlib
 import inspect
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,12 +23,12 @@ import cerebro.montage
 from cerebro.data.preprocess import Preprocessing, keep_as_is, preprocess, quantise
 from cerebro.data.readers.base import Entry, Finding, Reader, Segment, Skip
 from cerebro.data.shards import Piece, StoredRecording, full_disk_in_one_line, write_counts
+from cerebro.data.source_checksums import RULE_DIFFERS, recording_problem
+from cerebro.data.source_files import hash_sources
 from cerebro.data.store import FINDING_COLUMNS, Store, crc32c
+from cerebro.data.watchdog import limited, was_ended
 from cerebro.errors import DataError
-from cerebro.files import read_json, sha256_file, write_json
-
-DATA_SUFFIXES = (".fdt", ".eeg")  # hold the samples that a .set or .vhdr speaks of
-SIDECAR_SUFFIXES = (".json", ".vmrk")
+from cerebro.files import read_checked_json, write_checked_json
 
 
 @dataclass(frozen=True)
@@ -101,31 +102,47 @@ class Outcome:
 def make_piece(recipe: Recipe, entry: Entry, available: tuple[str, ...], staging: Path) -> Outcome:
     """Turn one recording into a staged piece, unless its piece is among ``available``.
 
-    A recording that cannot be read is an outcome; a full disk is an error.
+    A recording that cannot be read, that differs from its checksum, or on which a reader hangs is an outcome; a full
+    disk is an error. A hanging reader ends this process (`cerebro.data.watchdog`) and leaves a note, by which the next
+    call knows the recording.
     """
     try:
-        source, sidecars = source_hashes(entry.path)
-        piece_key = recipe.piece_key(entry.key, source, sidecars)
+        sources = hash_sources(entry.path, entry.part)
+        piece_key = recipe.piece_key(entry.key, sources.source, sources.sidecars)
+        note = staging / f"{piece_key}.hung"
+        if was_ended(note):
+            detail = f"{entry.path} kept its reader busy beyond every limit; replace it by a whole copy or take it out"
+            return Outcome(entry.key, failure=Finding("reader-hung", "failed", entry.key, detail))
+        problem = recording_problem(entry.path, getattr(recipe.reader, "root", None), sources.digests)
+        if problem:
+            return Outcome(entry.key, failure=Finding(RULE_DIFFERS, "failed", entry.key, problem))
         if piece_key in available:
             return Outcome(entry.key, known=piece_key)
         _check_events(entry)
-        recording = recipe.reader.load(entry)
-        done = (keep_as_is if recording.is_ready else preprocess)(recording, recipe.plan)
-        counts, clipped = quantise(done.eeg, recipe.lsb_uV)
-        laid = np.ascontiguousarray(counts.T) if recording.segments else counts
+        with limited(sources.n_bytes, note):
+            recording = recipe.reader.load(entry)
+            done = (keep_as_is if recording.is_ready else preprocess)(recording, recipe.plan)
+            counts, clipped = quantise(done.eeg, recipe.lsb_uV)
+            laid = np.ascontiguousarray(counts.T) if recording.segments else counts
     except Skip as skip:
-        record = PieceRecord(entry.key, piece_key, source, (), "", (), 0, 0, 0, (skip.finding,))
+        record = PieceRecord(entry.key, piece_key, sources.source, (), "", (), 0, 0, 0, (skip.finding,))
         write_record(staging, record)
         return Outcome(entry.key, record=record)
     except DataError as error:
-        return Outcome(entry.key, failure=Finding("unusable-recording", "failed", entry.key, _line(error)))
+        detail = _line(error) if entry.path.name in str(error) else f"{entry.path}: {_line(error)}"
+        return Outcome(entry.key, failure=Finding("unusable-recording", "failed", entry.key, detail))
+    except MemoryError as error:
+        detail = (
+            f"{entry.path} asks for too much memory, as damaged headers do ({_line(error)}); replace it or take it out"
+        )
+        return Outcome(entry.key, failure=Finding("memory-exceeded", "failed", entry.key, detail))
     except Exception as error:  # one damaged file must not end a build of days; the report names it
-        detail = f"{type(error).__name__}: {_line(error)}"
+        detail = f"{entry.path}: {type(error).__name__}: {_line(error)}"
         return Outcome(entry.key, failure=Finding("reader-error", "failed", entry.key, detail))
     record = PieceRecord(
         recording=entry.key,
         piece_key=piece_key,
-        source_sha256=source,
+        source_sha256=sources.source,
         channels=tuple(recording.channels),
         reference=recording.reference,
         offsets_uV=tuple(map(float, done.offset)),
@@ -141,14 +158,16 @@ def make_piece(recipe: Recipe, entry: Entry, available: tuple[str, ...], staging
 
 
 def write_record(staging: Path, record: PieceRecord) -> None:
-    """Write the JSON that makes a piece count; always after the piece itself."""
+    """Write the JSON that makes a piece count, with a checksum of its own; always after the piece itself."""
     path, content = staging / f"{record.piece_key}.json", asdict(record)
     with full_disk_in_one_line(path, len(json.dumps(content, indent=1)) + 1):
-        write_json(path, content)
+        write_checked_json(path, content)
 
 
 def staged_records(staging: Path, packed: dict[str, tuple[Path, int]]) -> Iterator[tuple[PieceRecord, Path, int]]:
-    """Records of earlier runs whose samples are whole, with file and byte offset; damaged ones are removed.
+    """Records of earlier runs that are whole, with samples that are: file and byte offset.
+
+    Damaged ones are removed, so that their recordings are read again, and counted in a warning at the end.
 
     Parameters
     ----------
@@ -157,23 +176,22 @@ def staged_records(staging: Path, packed: dict[str, tuple[Path, int]]) -> Iterat
     packed : dict
         Pieces that an interrupted seal has moved into a shard.
     """
+    damaged = []
     for path in sorted(staging.glob("*.json")):
-        try:
-            content = read_json(path)
-            content["findings"] = tuple(Finding(**finding) for finding in content["findings"])
-            content["segments"] = tuple(Segment(**segment) for segment in content["segments"])
-            for name in ("channels", "offsets_uV"):
-                content[name] = tuple(content[name])
-            record = PieceRecord(**content)
-        except (DataError, TypeError, KeyError):
-            path.unlink()
-            continue
-        file, byte_offset = packed.get(record.piece_key, (path.with_suffix(".i16"), 0))
-        if record.piece_key == path.stem and (record.n_times == 0 or _is_whole(record, file, byte_offset)):
+        record = _read_record(path)
+        file, byte_offset = packed.get(path.stem, (path.with_suffix(".i16"), 0))
+        if record is not None and (record.n_times == 0 or _is_whole(record, file, byte_offset)):
             yield record, file, byte_offset
         else:
+            damaged.append(path.name)
             path.unlink()
             path.with_suffix(".i16").unlink(missing_ok=True)
+    if damaged:
+        logging.getLogger(__name__).warning(
+            "%d of the recordings that an earlier run had staged are damaged (%s) and are made again.",
+            len(damaged),
+            damaged[0],
+        )
 
 
 def sealed_records(store: Store) -> Iterator[tuple[PieceRecord, Path, int]]:
@@ -209,15 +227,6 @@ def sealed_records(store: Store) -> Iterator[tuple[PieceRecord, Path, int]]:
         yield PieceRecord(recording_of[piece_key], piece_key, "", (), "", (), 0, 0, 0, left_out), store.path, 0
 
 
-def source_hashes(path: Path) -> tuple[str, str]:
-    """SHA-256 of a recording's samples (of the signal file itself where it stands alone) and of its sidecars."""
-    parts = [sha256_file(path)] + [sha256_file(other) for other in _beside(path, DATA_SUFFIXES)]
-    source = parts[0] if len(parts) == 1 else hashlib.sha256("".join(parts).encode()).hexdigest()
-    sidecars = [*_beside(path, SIDECAR_SUFFIXES), path.with_name(path.name.rsplit("_", 1)[0] + "_channels.tsv")]
-    digests = [sha256_file(sidecar) for sidecar in sidecars if sidecar.is_file()]
-    return source, hashlib.sha256("".join(digests).encode()).hexdigest()
-
-
 def code_version(reader: Reader) -> str:
     """Hash of the code that turns a file into counts, its comments and docstrings left out."""
     files = {Path(cerebro.data.preprocess.__file__), Path(cerebro.montage.__file__)}
@@ -250,9 +259,18 @@ def _code_of(file: Path) -> str:
     return ast.dump(tree)
 
 
-def _beside(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    others = [path.with_suffix(suffix) for suffix in suffixes if suffix != path.suffix]
-    return [other for other in others if other.is_file()]
+def _read_record(path: Path) -> PieceRecord | None:
+    """Record of a staged piece; ``None`` if it is not to the letter what `write_record` wrote under this name."""
+    try:
+        content = read_checked_json(path)
+        content["findings"] = tuple(Finding(**finding) for finding in content["findings"])
+        content["segments"] = tuple(Segment(**segment) for segment in content["segments"])
+        for name in ("channels", "offsets_uV"):
+            content[name] = tuple(content[name])
+        record = PieceRecord(**content)
+    except (DataError, TypeError, KeyError):  # the last two: a record of another version
+        return None
+    return record if record.piece_key == path.stem else None
 
 
 def _is_whole(record: PieceRecord, file: Path, byte_offset: int) -> bool:
@@ -269,4 +287,5 @@ def _check_events(entry: Entry) -> None:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:500]
+    """Message in one line that any terminal can show; damaged files put their bytes into it."""
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(str(error).split()))[:500]

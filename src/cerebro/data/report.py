@@ -43,6 +43,8 @@ class BuildReport:
         Bytes of the samples.
     failed_share : float
         Failed recordings over those read and failed.
+    verified : int
+        Recordings in the store whose files agree with ``SHA256SUMS`` or a git-annex key.
     """
 
     read: int
@@ -57,6 +59,7 @@ class BuildReport:
     clipped_samples: int
     n_bytes: int
     failed_share: float
+    verified: int = 0
 
     def content(self) -> dict[str, Any]:
         """Plain types for JSON."""
@@ -72,6 +75,8 @@ class BuildReport:
             f"failed    {self.failed:>8,}   {self.failed_share:.1%} of the recordings that were opened",
             f"clipped   {self.clipped_samples:>8,}   of {self.samples:,} samples",
         ]
+        if self.verified:
+            lines.append(f"verified  {self.verified:>8,}   recordings agree with SHA256SUMS or their git-annex key")
         lines += [f"  task {task:<32} {count:>8,}" for task, count in self.tasks.items()]
         return "\n".join(lines + rule_lines(self.rules))
 

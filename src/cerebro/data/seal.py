@@ -6,6 +6,7 @@ moment leaves either the old store, or a folder from which `recover` finishes th
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -129,7 +130,13 @@ def recover(out: Path) -> None:
     for work in sorted(staging.glob("seal-*")):
         if not (work / "manifest.json").is_file():
             continue
-        manifest = read_manifest(work)
+        try:
+            manifest = read_manifest(work)
+            _check_tables(work, manifest)
+        except DataError as error:
+            (work / "manifest.json").unlink()  # written last: what it speaks of is packed, and sealed once more
+            logging.getLogger(__name__).warning("%s It is made again.", error)
+            continue
         (out / "manifest.json").unlink(missing_ok=True)
         names = [shard["name"] for shard in manifest["shards"]]
         (out / "shards").mkdir(exist_ok=True)
@@ -144,6 +151,13 @@ def recover(out: Path) -> None:
         sync_folder(out)
         shutil.rmtree(staging)
         return
+
+
+def _check_tables(work: Path, manifest: Mapping[str, Any]) -> None:
+    """Raise DataError if a table that waits for its move is not what the manifest says; others have moved already."""
+    for name, entry in manifest["files"].items():
+        if (work / name).exists() and sha256_file(work / name) != entry["sha256"]:
+            raise DataError(f"{work / name} is damaged.")
 
 
 def _write_tables(

@@ -18,7 +18,7 @@ from cerebro.data.page_checksums import PAGE
 from cerebro.data.readers.base import Event, Segment
 from cerebro.data.store import ALIGNMENT
 from cerebro.errors import DataError
-from cerebro.files import free_bytes, read_json, write_atomically, write_json
+from cerebro.files import free_bytes, read_checked_json, write_atomically, write_checked_json
 
 MAX_SHARD_BYTES = 512_000_000 // ALIGNMENT * ALIGNMENT  # a longer recording gets a shard of its own
 STAGING = "staging"
@@ -159,12 +159,12 @@ def pack_shard(work: Path, name: str, members: Sequence[StoredRecording], out: P
     record_path = shard.with_suffix(".json")
     pieces = [recording.piece_key for recording in members]
     starts = np.cumsum([0] + [_aligned(recording.piece.n_bytes) for recording in members]).tolist()
-    if not (record_path.is_file() and shard.is_file() and shard.stat().st_size == starts[-1]):
+    if _read_record(record_path) is None:
         checksums: list[int] = []
         write_sized(shard, starts[-1], lambda file: checksums.extend(_copy_pieces(file, members)))
         record = {"pieces": pieces, "starts": starts[:-1], "bytes": starts[-1], "crc32c": checksums}
-        write_json(record_path, record)
-    record = read_json(record_path)
+        write_checked_json(record_path, record)
+    record = read_checked_json(record_path)
     for recording in members:
         if recording.piece.path.parent == out / STAGING:
             recording.piece.path.unlink(missing_ok=True)
@@ -175,11 +175,25 @@ def packed_pieces(out: Path) -> dict[str, tuple[Path, int]]:
     """Pieces that an interrupted seal has packed already: piece key -> (shard file, byte offset)."""
     found: dict[str, tuple[Path, int]] = {}
     for record_path in sorted((out / STAGING).glob("seal-*/shards/*.json")):
-        record = read_json(record_path)
-        shard = record_path.with_suffix(".i16")
-        if shard.is_file() and shard.stat().st_size == record["bytes"]:
+        record = _read_record(record_path)
+        if record is not None:
+            shard = record_path.with_suffix(".i16")
             found.update({key: (shard, start) for key, start in zip(record["pieces"], record["starts"], strict=True)})
     return found
+
+
+def _read_record(record_path: Path) -> dict[str, Any] | None:
+    """Record of a packed shard; ``None`` where it is absent, or where it or one page of the shard is damaged."""
+    try:
+        record = read_checked_json(record_path)
+        with open(record_path.with_suffix(".i16"), "rb") as file:
+            checksums = []
+            while chunk := file.read(COPIED_AT_ONCE):
+                checksums += [google_crc32c.value(chunk[at : at + PAGE]) for at in range(0, len(chunk), PAGE)]
+            is_whole = file.tell() == record["bytes"] and checksums == record["crc32c"]
+    except (DataError, FileNotFoundError):
+        return None
+    return record if is_whole else None
 
 
 def pack_key(shards: Sequence[Sequence[StoredRecording]]) -> str:

@@ -2,12 +2,15 @@
 
 import csv
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from cerebro.errors import DataError
 
 DELIMITERS = {".tsv": "\t", ".csv": ","}
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x84\x86-\x9f\ufffd]")  # no table has them; damaged ones do
 MISSING = frozenset({"", "n/a", "na", "nan", "null", "none"})  # compared in lower case
 
 
@@ -39,6 +42,8 @@ def number(text: str) -> float:
     """
     if is_missing(text):
         return math.nan
+    if not _NUMBER.fullmatch(text.strip()):  # float() takes 1_0, full-width digits and infinity too
+        raise ValueError(f"{text!r} is no number")
     value = float(text)
     if not math.isfinite(value):
         raise ValueError(f"{text!r} is not finite")
@@ -68,6 +73,10 @@ def read_table(path: Path) -> Table:
 
 def parse_table(text: str, delimiter: str, path: Path) -> Table:
     """Take a table apart; ``path`` is named in errors, which are those of `read_table`."""
+    control = _CONTROL.search(text.replace("\r\n", "\n").replace("\r", "\n"))
+    if control is not None:
+        at = text.count("\n", 0, control.start()) + 1
+        raise DataError(f"{path} line {at} holds the control character {control[0]!a}; replace it by a whole copy.")
     try:
         lines = list(csv.reader(text.splitlines(), delimiter=delimiter, strict=True))
     except csv.Error as error:

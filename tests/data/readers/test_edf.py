@@ -90,10 +90,10 @@ def test_a_missing_unit_counts_as_microvolts_and_another_one_is_refused(tmp_path
         ({"physical": ("0", "0")}, r"spans 0 to 0 uV over the counts -32768 to 32767, an empty range"),
         ({"digital": ("5", "5")}, "an empty range"),
         ({"digital": ("10", "-10")}, "an empty range"),
-        ({"physical": ("x", "1")}, "physical minimum 'x' in its header, expected a number"),
-        ({"physical": ("1", "nan")}, "physical maximum 'nan'"),
-        ({"physical": ("1", "inf")}, "physical maximum 'inf'"),
-        ({"digital": ("", "1")}, "digital minimum ''"),
+        ({"physical": ("x", "1")}, "field physical minimum of signal 'EEG C3' is 'x'"),
+        ({"physical": ("1", "nan")}, "field physical maximum of signal 'EEG C3' is 'nan'"),
+        ({"physical": ("1", "inf")}, "field physical maximum of signal 'EEG C3' is 'inf'"),
+        ({"digital": ("", "1")}, "field digital minimum of signal 'EEG C3' is ''"),
     ],
 )
 def test_a_range_that_cannot_be_is_one_line(tmp_path, wrong, message):

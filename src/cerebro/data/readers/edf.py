@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32
 from numpy import ndarray
 
-from cerebro.data.readers.signal_file import check_edf_size
+from cerebro.data.readers.header_checks import check_edf_size
 from cerebro.errors import DataError
 
 FIXED_BYTES = 256

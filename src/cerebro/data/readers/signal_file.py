@@ -7,12 +7,18 @@ from typing import Any
 import numpy as np
 
 from cerebro.data.readers.base import Finding, Recording
+from cerebro.data.readers.header_checks import EDF_SAMPLE_BYTES, check_brainvision, check_edf, check_fif
+from cerebro.data.readers.mat5 import check_eeglab
+from cerebro.data.tables import read_table
 from cerebro.errors import DataError
 from cerebro.montage import Montage, canonical_names
 
 MICROVOLTS_PER_VOLT = 1e6
 BLOCK_S = 60.0  # seconds in float64 at a time, so that a long recording never stands in memory twice
-_EDF_SAMPLE_BYTES = {".edf": 2, ".bdf": 3}
+MOST_AMPLIFIER_UV = 1e7  # 10 V, 25 times the input range of any amplifier of EEG: a damaged number
+MOST_UV = 1e15  # raw counts of 32 bits taken for volts stay below, and get a message of their own in preprocessing
+HIGHEST_SFREQ = 100_000.0  # Hz; no amplifier of EEG is faster
+_ANNEX_POINTER = b"/annex/objects/"
 
 
 def read_signal(path: Path, montage: Montage, reference: str, key: str) -> Recording:
@@ -40,8 +46,7 @@ def read_signal(path: Path, montage: Montage, reference: str, key: str) -> Recor
     """
     if not path.exists():
         raise DataError(f"signal file {path} does not exist; fetch it or take it out of the data set.")
-    if path.suffix.lower() in _EDF_SAMPLE_BYTES:
-        check_edf_size(path)
+    _check_whole(path, montage)
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         try:
@@ -57,41 +62,26 @@ def read_signal(path: Path, montage: Montage, reference: str, key: str) -> Recor
     texts = sorted({_first_line(entry.message) for entry in warned if issubclass(entry.category, RuntimeWarning)})
     recording.findings += [Finding("file-warning", "repaired", key, text) for text in texts]
     _check_samples(recording, path)
+    recording.findings += _compare_names([str(label) for label in raw.ch_names], path, montage, key)
     return recording
 
 
-def check_edf_size(path: Path) -> None:
-    """Raise DataError unless an EDF or BDF file has exactly the bytes that its header announces.
-
-    MNE reads a truncated file as a shorter recording without a word. Layout of the header: Kemp et al. 1992,
-    doi:10.1016/0013-4694(92)90009-7.
-    """
+def _check_whole(path: Path, montage: Montage) -> None:
+    """Raise DataError for what a header says against itself or the size of its file, before a parser believes it."""
+    suffix = path.suffix.lower()
+    if path.stat().st_size == 0:
+        raise DataError(f"{path} is empty, so it has no {suffix[1:].upper()} header; replace it by a whole copy.")
     with open(path, "rb") as file:
-        fixed = file.read(256)
-        try:
-            header_bytes, n_records, n_signals = (int(fixed[a:b]) for a, b in ((184, 192), (236, 244), (252, 256)))
-            file.seek(256 + n_signals * 216)
-            counts = file.read(n_signals * 8)
-            record_samples = sum(int(counts[8 * i : 8 * i + 8]) for i in range(n_signals))
-        except (ValueError, OSError):
-            raise DataError(
-                f"{path} has no {path.suffix[1:].upper()} header; replace it by a whole copy or take it out of the "
-                "data set."
-            ) from None
-    if header_bytes != 256 * (n_signals + 1) or record_samples <= 0:
-        raise DataError(
-            f"{path} announces {n_signals} signals, {record_samples} samples a record and a header of {header_bytes} "
-            "bytes, which contradict each other; replace it by a whole copy."
-        )
-    if n_records < 0:
-        raise DataError(f"{path} was never closed by its recorder (unknown number of records); save it again as EDF.")
-    expected = header_bytes + n_records * record_samples * _EDF_SAMPLE_BYTES[path.suffix.lower()]
-    found = path.stat().st_size
-    if found != expected:
-        state = "is truncated" if found < expected else "is longer than its header says"
-        raise DataError(
-            f"{path} {state}: {found:,} bytes where its header announces {expected:,}; replace it by a whole copy."
-        )
+        if file.read(len(_ANNEX_POINTER)) == _ANNEX_POINTER:
+            raise DataError(f"{path} is a git-annex pointer without its content; run `datalad get {path.name}`.")
+    if suffix in EDF_SAMPLE_BYTES:
+        check_edf(path, montage)
+    elif suffix == ".set":
+        check_eeglab(path)
+    elif suffix == ".vhdr":
+        check_brainvision(path)
+    elif suffix == ".fif":
+        check_fif(path)
 
 
 def _open(path: Path) -> Any:
@@ -104,6 +94,9 @@ def _open(path: Path) -> Any:
 
 def _to_microvolts(raw: Any, path: Path, montage: Montage, reference: str, key: str) -> Recording:
     labels = [str(label) for label in raw.ch_names]
+    sfreq = float(raw.info["sfreq"])
+    if not 0 < sfreq <= HIGHEST_SFREQ:  # NaN too
+        raise DataError(f"{path} has a rate of {sfreq:g} Hz, which no EEG has; replace it by a whole copy.")
     names = canonical_names(labels, montage)
     order = {name: place for place, name in enumerate(montage.channels)}
     picks = sorted((place for place, name in enumerate(names) if name is not None), key=lambda p: order[str(names[p])])
@@ -113,7 +106,7 @@ def _to_microvolts(raw: Any, path: Path, montage: Montage, reference: str, key: 
             f"{', ...' if len(labels) > 5 else ''}); choose another montage or take the file out of the data set."
         )
     eeg = np.empty((len(picks), raw.n_times), dtype=np.float32)
-    step = max(1, round(BLOCK_S * raw.info["sfreq"]))
+    step = max(1, round(BLOCK_S * sfreq))
     for start in range(0, raw.n_times, step):
         stop = min(start + step, raw.n_times)
         eeg[:, start:stop] = raw.get_data(picks, start, stop) * MICROVOLTS_PER_VOLT
@@ -125,20 +118,63 @@ def _to_microvolts(raw: Any, path: Path, montage: Montage, reference: str, key: 
         )
         findings.append(Finding("no-electrode", "repaired", key, detail))
     channels = tuple(str(names[pick]) for pick in picks)
-    return Recording(eeg, channels, float(raw.info["sfreq"]), reference, findings)
+    return Recording(eeg, channels, sfreq, reference, findings)
 
 
 def _check_samples(recording: Recording, path: Path) -> None:
     eeg = recording.eeg
     if eeg.shape[1] == 0:
         raise DataError(f"{path} holds no sample; take it out of the data set.")
-    sums = eeg.sum(axis=1, dtype=np.float64)  # (C,)
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = eeg.sum(axis=1, dtype=np.float64)  # (C,)
     broken = [name for name, value in zip(recording.channels, sums, strict=True) if not np.isfinite(value)]
     if broken:
         raise DataError(
             f"{path} holds NaN or infinite samples in channel {', '.join(broken[:5])}"
             f"{f' and {len(broken) - 5} more' if len(broken) > 5 else ''}; mend the file or take it out."
         )
+    peak = np.maximum(eeg.max(axis=1), -eeg.min(axis=1))  # (C,)
+    most = MOST_AMPLIFIER_UV if np.median(peak) <= MOST_AMPLIFIER_UV else MOST_UV
+    if peak.max() > most:
+        channel = int(peak.argmax())
+        at_s = float(np.abs(eeg[channel]).argmax()) / recording.sfreq
+        raise DataError(
+            f"{path} reaches {peak[channel]:.2g} microvolts in channel {recording.channels[channel]} at {at_s:.3f} s, "
+            f"and {np.median(peak):.2g} in the median channel: a damaged number; replace the file by a whole copy."
+        )
+
+
+def _compare_names(labels: list[str], path: Path, montage: Montage, key: str) -> list[Finding]:
+    """What a BIDS ``*_channels.tsv`` beside the signal says against the signal's own labels, which are used.
+
+    Two labels of one electrode (``EEG Fz`` and ``Fz``) agree. Which of two contradicting lists is right cannot be
+    known here.
+    """
+    table_path = path.with_name(path.stem.removesuffix("_eeg") + "_channels.tsv")
+    if not table_path.is_file():
+        return []
+    table = read_table(table_path)
+    if "name" not in table.columns:
+        raise DataError(f"{table_path} has no column name (found {', '.join(table.columns)}); mend it.")
+    own, said = _comparable(labels, montage), _comparable(table.column("name"), montage)
+    absent = [name for name in said if name not in own]
+    unlisted = [name for name in own if name not in said]
+    if absent or unlisted:
+        detail = f"in {table_path.name} and not in the signal: {_few(absent)}; the other way round: {_few(unlisted)}"
+        return [Finding("channel-names-differ", "repaired", key, detail)]
+    swapped = [f"{a} for {b}" for a, b in zip(own, said, strict=True) if a != b] if len(own) == len(said) else []
+    if swapped:
+        detail = f"{len(swapped)} names stand elsewhere than in {table_path.name}: {_few(swapped)}"
+        return [Finding("channel-names-swapped", "repaired", key, detail)]
+    return []
+
+
+def _comparable(labels: list[str], montage: Montage) -> list[str]:
+    return [name or label.strip() for name, label in zip(canonical_names(labels, montage), labels, strict=True)]
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") if names else "none"
 
 
 def _first_line(message: object) -> str:
