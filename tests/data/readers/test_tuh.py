@@ -7,7 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from edf_files import noise, write_edf
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from cerebro.cli.prepare import read_config
+from cerebro.data.preprocess import Preprocessing, preprocess
 from cerebro.data.readers import TUH, Skip
 from cerebro.data.readers.tuh_people import read_patient_field
 from cerebro.data.splits import ParticipantSplit
@@ -56,6 +60,14 @@ def one(tmp_path, signals, **other):
     reader = TUH(tmp_path)
     (entry,) = reader.scan().entries
     return reader.load(entry)
+
+
+def load_or_reason(reader, entry):
+    """The recording, or the line that says why there is none."""
+    try:
+        return reader.load(entry)
+    except (DataError, Skip) as error:
+        return str(error)
 
 
 def rules(findings):
@@ -167,6 +179,57 @@ def test_a_damaged_file_is_one_line(tmp_path):
     with pytest.raises(DataError, match="truncated") as error:
         reader.load(reader.scan().entries[0])
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("sfreq", [200, 250, 256, 400, 500, 512, 1000])
+def test_every_rate_of_the_corpus_becomes_the_rate_of_the_store(tmp_path, sfreq):
+    recording = one(tmp_path, full(n_samples=sfreq))
+    assert recording.sfreq == sfreq
+    assert preprocess(recording, Preprocessing()).eeg.shape == (19, 1000)
+
+
+@pytest.mark.parametrize("record_s", ["9", "0.01"])
+def test_a_rate_that_cannot_be_is_one_line(tmp_path, record_s):
+    with pytest.raises(DataError, match=r"says a rate of .* Hz, expected 100 to 2000"):
+        one(tmp_path, full(n_records=1000), record_s=record_s)
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(0, 256 * 20 - 1), st.integers(0, 255)), min_size=1, max_size=4))
+def test_a_damaged_header_is_one_line_or_a_rule_or_finite_microvolts(tmp_path, changes):
+    path = tmp_path / OLD.format("aaaaaaaa")
+    content = bytearray(write_edf(path, full(n_records=5, n_samples=200)).read_bytes())
+    for place, value in changes:
+        content[place] = value
+    path.write_bytes(content)
+    reader = TUH(tmp_path, demographics="header")
+    (entry,) = reader.scan().entries
+    found = load_or_reason(reader, entry)
+    if isinstance(found, str):
+        assert "\n" not in found
+    else:
+        assert np.isfinite(found.eeg).all()
+        assert len(found.channels) == len(found.eeg) >= reader.min_electrodes
+
+
+def test_a_label_with_a_line_break_stays_one_line(tmp_path):
+    write_edf(tmp_path / OLD.format("aaaaaaaa"), [noise("EEG\nFP1-REF")])
+    reader = TUH(tmp_path)
+    assert "EEG?FP1-REF" in load_or_reason(reader, reader.scan().entries[0])
+
+
+def test_paths_in_a_config_are_those_beside_it(tmp_path):
+    write_edf(tmp_path / "tree" / OLD.format("aaaaaaaa"), full())
+    (tmp_path / "people.tsv").write_text("participant_id\tage\naaaaaaaa\t40\n")
+    places = {"LPA": (-80, 0, 0), "RPA": (80, 0, 0), "Nz": (0, 100, 0), "Fp1": (-30, 90, 30), "T7": (-85, 0, 30)}
+    lines = [f"{name} : {x} {y} {z}" for name, (x, y, z) in places.items()]
+    (tmp_path / "cap.elc").write_text("\n".join(["UnitPosition mm", "Positions", *lines]) + "\n")
+    arguments = "root: tree, participants: people.tsv, montage: cap.elc, min_electrodes: 2"
+    (tmp_path / "a.yaml").write_text(f"reader: {{class_path: TUH, init_args: {{{arguments}}}}}\n")
+    reader = read_config(tmp_path / "a.yaml").reader
+    scan = reader.scan()
+    assert scan.participants["age"].tolist() == [40]
+    assert reader.load(scan.entries[0]).channels == ("Fp1", "T7")
 
 
 def test_paths_give_patient_session_part_and_labels_and_strangers_are_counted(tmp_path):

@@ -200,7 +200,9 @@ def _scale(signal: EdfSignal, path: Path) -> tuple[np.float32, np.float32]:
 
 
 def _text(raw: bytes) -> str:
-    return raw.decode("latin-1").strip(" \0")
+    """A field as one line, whatever a damaged file holds."""
+    text = raw.decode("latin-1").strip(" \0")
+    return text if text.isprintable() else "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _number(cell: str | bytes, path: Path, what: str) -> float:

@@ -19,6 +19,7 @@ from cerebro.montage import Montage, montage_named
 from cerebro.progress import progress
 
 TASK = "clinical"  # what was done during a recording is not said
+SLOWEST_HZ, FASTEST_HZ = 100.0, 2000.0  # the corpus has 200 to 1000 Hz; beyond these a header is damaged
 
 
 class TUH(Reader):
@@ -91,7 +92,7 @@ class TUH(Reader):
             raise DataError(f"{self.root} holds no .edf file; set root to the corpus or to a subset of it.")
         entries: list[Entry] = []
         findings: list[Finding] = []
-        for path in paths:
+        for path in progress(paths, "scan", "file", len(paths)):
             key = path.relative_to(self.root).with_suffix("").as_posix()
             name = read_name(key)
             if isinstance(name, str):
@@ -123,6 +124,11 @@ class TUH(Reader):
         folder_reference = name.reference if isinstance(name, TuhName) else ""
         choice = choose_channels(header, self._montage, folder_reference, entry.key)
         self._check_enough(set(choice.names), entry, [signal.label for signal in header.signals])
+        if not SLOWEST_HZ <= choice.sfreq <= FASTEST_HZ:
+            raise DataError(
+                f"{entry.path} says a rate of {choice.sfreq:g} Hz, expected {SLOWEST_HZ:g} to {FASTEST_HZ:g}; replace "
+                "it by a whole copy or take it out."
+            )
         eeg = read_microvolts(header, choice.picks)
         eeg, channels, doubles = settle_doubles(eeg, choice.names, self._montage, entry.key)
         self._check_enough(set(channels), entry, choice.names)
