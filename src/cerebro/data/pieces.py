@@ -104,7 +104,7 @@ def make_piece(recipe: Recipe, entry: Entry, available: tuple[str, ...], staging
     A recording that cannot be read is an outcome; a full disk is an error.
     """
     try:
-        source, sidecars = source_hashes(entry.path)
+        source, sidecars = (entry.source_sha256, "") if entry.source_sha256 else source_hashes(entry.path)
         piece_key = recipe.piece_key(entry.key, source, sidecars)
         if piece_key in available:
             return Outcome(entry.key, known=piece_key)
@@ -129,7 +129,7 @@ def make_piece(recipe: Recipe, entry: Entry, available: tuple[str, ...], staging
         channels=tuple(recording.channels),
         reference=recording.reference,
         offsets_uV=tuple(map(float, done.offset)),
-        clipped=clipped,
+        clipped=clipped + recording.n_clipped,
         n_times=len(counts),
         checksum=crc32c(laid),
         findings=(*recording.findings, *done.findings(entry.key)),

@@ -127,6 +127,8 @@ def preprocess(recording: Recording, plan: Preprocessing) -> Preprocessed:
 def keep_as_is(recording: Recording, plan: Preprocessing) -> Preprocessed:
     """Remove each channel's offset and nothing else, from a signal that has the plan's rate and band already.
 
+    A recording that comes from a store has had its offsets removed; it keeps them, and was judged when it went in.
+
     Raises
     ------
     DataError
@@ -137,6 +139,10 @@ def keep_as_is(recording: Recording, plan: Preprocessing) -> Preprocessed:
             f"the recording is kept as it is, at {recording.sfreq:g} Hz, and the store has {plan.sfreq:g} Hz; set "
             f"preprocessing.sfreq to {recording.sfreq:g}."
         )
+    if recording.offsets_uV:
+        constant = zip(recording.channels, np.ptp(recording.eeg, axis=1) == 0, strict=True)
+        flat = [channel for channel, is_flat in constant if is_flat and channel != recording.reference]
+        return Preprocessed(recording.eeg, np.array(recording.offsets_uV, np.float32), tuple(flat))
     offset = recording.eeg.mean(axis=1, dtype=np.float64)
     _check_finite(recording, offset)
     offset = offset.astype(np.float32)

@@ -1,7 +1,22 @@
 """Readers: recordings, events and participants of one corpus; strangers to each other."""
 
 from cerebro.data.readers.base import Entry, Event, Finding, Reader, Recording, Scan, Segment, Skip
+from cerebro.data.readers.exported import Exported
 from cerebro.data.readers.folder import Folder
 from cerebro.data.readers.hbn import HBN
+from cerebro.data.readers.labram_hdf5 import LaBraMHDF5
 
-__all__ = ["HBN", "Entry", "Event", "Finding", "Folder", "Reader", "Recording", "Scan", "Segment", "Skip"]
+__all__ = [
+    "HBN",
+    "Entry",
+    "Event",
+    "Exported",
+    "Finding",
+    "Folder",
+    "LaBraMHDF5",
+    "Reader",
+    "Recording",
+    "Scan",
+    "Segment",
+    "Skip",
+]

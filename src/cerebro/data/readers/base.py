@@ -115,6 +115,8 @@ class Entry:
         Sorted by onset.
     labels : mapping of str to float
         Labels of this recording alone, such as ``{"arithmetic": 1.0}``.
+    source_sha256 : str
+        SHA-256 of the recording, where ``path`` holds more than this one; empty: the files at ``path`` are hashed.
     """
 
     key: str
@@ -126,6 +128,7 @@ class Entry:
     release: str = ""
     events: tuple[Event, ...] = ()
     labels: Mapping[str, float] = field(default_factory=dict)
+    source_sha256: str = ""
 
 
 @dataclass
@@ -173,6 +176,11 @@ class Recording:
     segments : tuple of Segment
         Not empty where ``eeg`` holds windows side by side, T / len(segments) samples each, in order; such a recording
         is always ready, and the store keeps it channel by channel.
+    offsets_uV : tuple of float
+        Not empty where a store held the recording before: C offsets that were removed from ``eeg`` then, and are handed
+        on as they are. Such a recording is always ready.
+    n_clipped : int
+        Samples that were clipped then.
     """
 
     eeg: Float32[ndarray, "C T"]
@@ -182,6 +190,8 @@ class Recording:
     findings: list[Finding] = field(default_factory=list)
     is_ready: bool = False
     segments: tuple[Segment, ...] = ()
+    offsets_uV: tuple[float, ...] = ()
+    n_clipped: int = 0
 
 
 class Reader(ABC):
