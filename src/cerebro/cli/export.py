@@ -1,11 +1,12 @@
 """``cerebro export``: a store as Zarr or HDF5, for other programs."""
 
 from pathlib import Path
+from typing import get_args
 
 from cerebro.cli.parser import VerbParser
-from cerebro.data.interchange import COMPRESSIONS, export_store
+from cerebro.data.interchange import COMPRESSIONS, Compression, export_store
 from cerebro.data.store import Store
-from cerebro.errors import ConfigError
+from cerebro.errors import ConfigError, check_one_of
 
 MODEL_FORMATS = ("safetensors", "onnx")
 MODEL_SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
@@ -29,10 +30,13 @@ def export(argv: list[str]) -> int:
     )
     options = parser.parse_args(argv)
     if options.format in MODEL_FORMATS or options.source.suffix in MODEL_SUFFIXES:
+        known = " or ".join(COMPRESSIONS)
         raise ConfigError(
-            f"{options.source} as {options.format}: `cerebro export` writes stores, as {' or '.join(COMPRESSIONS)}, and "
-            "no models yet; type cerebro export STORE --format zarr --out PATH."
+            f"{options.source} as {options.format}: `cerebro export` writes stores, as {known}, no models yet; type "
+            "cerebro export STORE --format zarr --out PATH."
         )
+    check_one_of("format", options.format, COMPRESSIONS)
+    check_one_of("compression", options.compression, get_args(Compression))
     store = Store.open(options.source)
     is_new = export_store(store, options.out, options.format, options.compression)
     hours = float(store.index["n_times"].sum()) / store.sfreq / 3600

@@ -7,6 +7,7 @@ or in the place of another never passes for data, whatever the format can or can
 
 import hashlib
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,21 +42,28 @@ class Export:
     Raises
     ------
     DataError
-        In one line if there is no export at ``path``, it is damaged, or of a newer version.
+        In one line if there is nothing at ``path``, or a file that does not open as HDF5.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._files = _files(path)
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """What the root says; read and verified when it is first asked for.
+
+        Raises
+        ------
+        DataError
+            In one line if it is absent, damaged, no export of cerebro or of a newer version.
+        """
         try:
-            self.about = self._files.read_about("")
-            self._check_root()
+            about = self._files.read_about("")
+            self._check_root(about)
         except Damage as damage:
-            self.close()
             raise self._damaged(damage.place, damage.reason) from None
-        except DataError:
-            self.close()
-            raise
+        return about
 
     def __enter__(self) -> "Export":
         return self
@@ -118,18 +126,18 @@ class Export:
         for name, sha256, key in zip(table["name"], table["sha256"], table["key"], strict=True):
             yield f"{RECORDINGS}/{name}", sha256, key
 
-    def _check_root(self) -> None:
-        if self.about.get("kind") != KIND:
+    def _check_root(self, about: dict[str, Any]) -> None:
+        if about.get("kind") != KIND:
             raise DataError(
                 f"{self.path} was not written by `cerebro export`; give a Zarr folder or HDF5 file that was "
                 "(class_path: LaBraMHDF5 reads HDF5 files in LaBraM's form)."
             )
-        rest = {name: value for name, value in self.about.items() if name != "checksum"}
-        if sha256_of(rest) != self.about.get("checksum"):
+        rest = {name: value for name, value in about.items() if name != "checksum"}
+        if sha256_of(rest) != about.get("checksum"):
             raise Damage(self._files.place(""), "is not as it was written")
-        if self.about["version"] > VERSION:
+        if about["version"] > VERSION:
             raise DataError(
-                f"export {self.path} has version {self.about['version']}, this cerebro reads {VERSION}; update cerebro."
+                f"export {self.path} has version {about['version']}, this cerebro reads {VERSION}; update cerebro."
             )
         self._files.read_about(RECORDINGS)
 
@@ -162,9 +170,9 @@ def crc32c_of(block: Int16[ndarray, "C t"]) -> int:
     return int(google_crc32c.value(np.ascontiguousarray(block, dtype="<i2").reshape(-1).view(np.uint8)))
 
 
-def table_of(columns: dict[str, list[Any]], kinds: dict[str, str]) -> pd.DataFrame:
-    """Table of columns as an export keeps them; what is missing there is NaN."""
-    return pd.DataFrame({name: _column(values, kinds[name]) for name, values in columns.items()})
+def table_of(columns: dict[str, list[Any]], kinds: list[list[str]]) -> pd.DataFrame:
+    """Table of columns as an export keeps them, in the order of ``kinds`` (name, kind); what is missing is NaN."""
+    return pd.DataFrame({name: _column(columns[name], kind) for name, kind in kinds})
 
 
 def _column(values: list[Any], kind: str) -> npt.NDArray[Any]:

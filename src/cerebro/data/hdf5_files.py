@@ -4,6 +4,7 @@ Objects are written in the form of HDF5 1.10, whose headers and indexes carry ch
 writes by default have none. Texts are chunks too, so that no byte that matters is without one.
 """
 
+import io
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,6 +21,35 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 GZIP_LEVEL = 4
 
 
+class Sink(io.FileIO):
+    """File that remembers its first error and takes what follows for written.
+
+    HDF5 writes once more whenever it closes a file or a dataset; refused again, as by a full disk, it would leave
+    objects that fail, one after another, until the process ends.
+    """
+
+    error: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        """Write all of ``data``, unless something went wrong before."""
+        left = memoryview(data).cast("B")
+        n_bytes = len(left)
+        while len(left) and self.error is None:
+            try:
+                left = left[super().write(left) :]
+            except OSError as error:
+                self.error = error
+        return n_bytes
+
+    def truncate(self, size: int | None = None, /) -> int:
+        """Set the size, unless something went wrong before."""
+        try:
+            return self.tell() if self.error else super().truncate(size)
+        except OSError as error:
+            self.error = error
+            return self.tell()
+
+
 class HDF5Files(ExportFiles):
     """One HDF5 file; ``compression`` is ``gzip`` or ``none`` and matters for writing only.
 
@@ -34,8 +64,9 @@ class HDF5Files(ExportFiles):
 
         super().__init__(path)
         self.compression = compression
+        self._sink = Sink(path, "w+") if mode == "w" else None
         try:
-            self._file = h5py.File(path, mode, libver=("v110", "v110"))
+            self._file = h5py.File(self._sink or path, mode, libver=("v110", "v110"))
         except (OSError, RuntimeError, ValueError) as error:
             if mode == "w":
                 raise
@@ -50,6 +81,7 @@ class HDF5Files(ExportFiles):
         text = canonical_json(about).encode()
         data = np.array([text], dtype=f"S{len(text)}")
         self._file.create_dataset(self.place(group), data=data, chunks=(1,), fletcher32=True)
+        self._check()
 
     def read_about(self, group: str) -> dict[str, Any]:
         """Read dataset ``about``; `ExportFiles.read_about`."""
@@ -75,6 +107,7 @@ class HDF5Files(ExportFiles):
             dataset.dims[number].label = name
         for start, block in zip(layout.starts, blocks, strict=True):
             dataset[:, start : start + block.shape[1]] = block
+            self._check()
         return ""
 
     def read_counts(self, layout: Layout, array_sha256: str) -> Iterator[tuple[str, Int16[ndarray, "C t"]]]:
@@ -101,3 +134,13 @@ class HDF5Files(ExportFiles):
     def close(self) -> None:
         """Flush and close the file."""
         self._file.close()
+        if self._sink is not None:
+            error, self._sink.error = self._sink.error, None
+            self._sink.close()
+            if error is not None:
+                raise error
+
+    def _check(self) -> None:
+        """Raise what went wrong while writing; the rest is closed in peace."""
+        if self._sink is not None and self._sink.error is not None:
+            raise self._sink.error

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -31,10 +31,9 @@ from cerebro.data.exports import (
     sha256_of,
 )
 from cerebro.data.hdf5_files import HDF5Files
-from cerebro.data.shards import full_disk_in_one_line
 from cerebro.data.store import FINDING_COLUMNS, Store
 from cerebro.data.zarr_files import ZarrFiles
-from cerebro.errors import ConfigError, DataError, check_one_of
+from cerebro.errors import ConfigError, DataError
 from cerebro.files import free_bytes, lock_folder, sync_folder
 from cerebro.progress import progress_bar
 
@@ -42,6 +41,7 @@ Format = Literal["zarr", "hdf5"]
 Compression = Literal["none", "zstd", "gzip"]
 COMPRESSIONS: dict[str, tuple[Compression, ...]] = {"zarr": ("none", "zstd"), "hdf5": ("none", "gzip")}
 CHUNK_BYTES = 2**20
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 RECORDING_COLUMNS = ("key", "participant", "task", "run", "session", "release")
 
 
@@ -73,7 +73,6 @@ def export_store(store: Store, out: Path, form: Format, compression: Compression
     CerebroError
         In one line: ``out`` is something else, another process writes it, the disk is full, the store is damaged.
     """
-    check_one_of("format", form, get_args(Format))
     if compression not in COMPRESSIONS[form]:
         raise ConfigError(
             f"compression {compression} is none of {form}'s; set --compression to {' or '.join(COMPRESSIONS[form])}."
@@ -84,10 +83,10 @@ def export_store(store: Store, out: Path, form: Format, compression: Compression
     work = out.with_name(f".{out.name}.part")
     n_bytes = int((store.index["n_times"] * store.index["n_channels"]).sum()) * 2
     try:
-        with full_disk_in_one_line(out, n_bytes), lock_folder(work, "cerebro export"):
+        with lock_folder(work, "cerebro export"):
             _clear(work)
             if compression == "none" and free_bytes(work) < n_bytes:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                raise _disk_full(out, n_bytes)
             try:
                 with _writer(work / "content", form, compression) as files:
                     _write(store, files)
@@ -96,6 +95,10 @@ def export_store(store: Store, out: Path, form: Format, compression: Compression
                     raise DataError(f"{out} was made by another program meanwhile; choose another --out, or remove it.")
                 os.rename(work / "content", out)
                 sync_folder(out.parent)
+            except OSError as error:
+                if error.errno in FULL:
+                    raise _disk_full(out, n_bytes) from error
+                raise
             finally:
                 _clear(work)
     finally:
@@ -146,11 +149,13 @@ def _write(store: Store, files: ExportFiles) -> None:
     width = max(6, len(str(len(store))))
     names = [f"{row:0{width}d}" for row in range(len(store))]
     events, segments = _by_recording(store.events, len(store)), _by_recording(store.segments, len(store))
+    keys = store.recordings["key"].tolist()
+    findings = _findings_by_key(store.findings)
     digests = []
     with progress_bar("export", "chunk", total=_n_chunks(store)) as bar:
         for row, name in enumerate(names):
             group = f"{RECORDINGS}/{name}"
-            record = _record(store, row, events[row], segments[row])
+            record = _record(store, row, events[row], segments[row], findings.get(keys[row], []))
             layout = Layout(
                 group, len(record["channels"]), record["n_times"], record["samples_per_chunk"], record["scale_uV"]
             )
@@ -181,12 +186,14 @@ def _about(store: Store, names: list[str], digests: list[str]) -> dict[str, Any]
         "montages": store.manifest["montages"],
         "recordings": {"name": names, **table, "sha256": digests},
         "participants": {str(name): _values(people[name]) for name in people},
-        "participant_types": {str(name): _kind(people[name]) for name in people},
+        "participant_columns": [[str(name), _kind(people[name])] for name in people],
         "findings": {name: store.findings[name].tolist() for name in FINDING_COLUMNS},
     }
 
 
-def _record(store: Store, row: int, events: pd.DataFrame, segments: pd.DataFrame) -> dict[str, Any]:
+def _record(
+    store: Store, row: int, events: pd.DataFrame, segments: pd.DataFrame, findings: list[list[str]]
+) -> dict[str, Any]:
     """What a recording says of itself, but for the checksums of its samples."""
     index, table = store.index[row], store.recordings
     labels = {str(name): float(table[name].iloc[row]) for name in table if str(name).startswith("label/")}
@@ -208,6 +215,7 @@ def _record(store: Store, row: int, events: pd.DataFrame, segments: pd.DataFrame
             "duration_s": (events["duration_samples"] / store.sfreq).tolist(),
             "name": events["name"].tolist(),
         },
+        "findings": findings,
         "segments": {name: segments[name].tolist() for name in segments if name != "recording"},
     }
 
@@ -239,6 +247,15 @@ def _by_recording(table: pd.DataFrame, n_recordings: int) -> list[pd.DataFrame]:
     """Rows of a sorted table, recording by recording."""
     bounds = np.searchsorted(table["recording"].to_numpy(), np.arange(n_recordings + 1))
     return [table.iloc[start:stop] for start, stop in pairwise(bounds)]
+
+
+def _findings_by_key(table: pd.DataFrame) -> dict[str, list[list[str]]]:
+    """Rule, severity, where and detail of what was found in the samples of each recording."""
+    found: dict[str, list[list[str]]] = {}
+    for key, piece, *finding in table[list(FINDING_COLUMNS)].itertuples(index=False):
+        if piece:
+            found.setdefault(key, []).append(finding)
+    return found
 
 
 def _kind(column: "pd.Series[Any]") -> str:
@@ -274,6 +291,13 @@ def _flush(content: Path) -> None:
         sync_folder(Path(folder))
     if content.is_file():
         sync_folder(content)
+
+
+def _disk_full(out: Path, n_bytes: int) -> DataError:
+    return DataError(
+        f"the disk is full: {out} needs about {n_bytes:,} bytes before compression and {free_bytes(out.parent):,} are "
+        "left; free some space and run the same command again."
+    )
 
 
 def _clear(work: Path) -> None:

@@ -3,10 +3,15 @@
 import json
 from pathlib import Path
 
+import h5py
 import numpy as np
+import pandas as pd
 import pytest
 
-from cerebro.data.readers import HBN, Folder, Reader
+from cerebro.data.arrays import write_store
+from cerebro.data.interchange import export_store
+from cerebro.data.readers import HBN, Exported, Folder, LaBraMHDF5, Reader
+from cerebro.montage import Montage
 from cerebro.simulate.writers import write_bdf, write_set
 
 SFREQ = 200.0
@@ -36,7 +41,24 @@ def folder(folder: Path) -> tuple[Reader, tuple[str, ...]]:
     return Folder(folder, "mine", folder / "people.csv", "id", "^(A)_", {"rest": "rest"}, pattern="*.bdf"), channels
 
 
-CASES = {HBN: hbn, Folder: folder}
+def exported(folder: Path) -> tuple[Reader, tuple[str, ...]]:
+    channels = ("A", "B", "C")
+    eeg, people = {"A": eeg_50_microvolts(3)}, pd.DataFrame(index=["P"])
+    montage = Montage("cap", channels, np.eye(3) * 0.1)
+    store = write_store(folder / "s", eeg, montage, SFREQ, {"A": "rest"}, {"A": "P"}, people, lsb_uV=0.01)
+    export_store(store, folder / "s.zarr", "zarr")
+    return Exported(folder / "s.zarr"), channels
+
+
+def labram_hdf5(folder: Path) -> tuple[Reader, tuple[str, ...]]:
+    channels = ("Fp1", "T7", "Oz")
+    with h5py.File(folder / "a.hdf5", "w") as file:
+        file["P_rest/eeg"] = eeg_50_microvolts(3)
+        file["P_rest/eeg"].attrs.update({"rsFreq": SFREQ, "chOrder": [name.upper() for name in channels]})
+    return LaBraMHDF5(folder / "a.hdf5", "mine"), channels
+
+
+CASES = {HBN: hbn, Folder: folder, Exported: exported, LaBraMHDF5: labram_hdf5}
 READERS = [reader for reader in Reader.__subclasses__() if reader.__module__.startswith("cerebro.")]
 
 

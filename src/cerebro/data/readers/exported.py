@@ -1,14 +1,15 @@
 """Recordings of a store that `cerebro export` wrote as Zarr or HDF5."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from cerebro.data.exports import Export, table_of
-from cerebro.data.readers.base import Entry, Event, Finding, Reader, Recording, Scan, Segment
+from cerebro.data.readers.base import Entry, Event, Finding, Reader, Recording, Scan, Segment, Severity
 from cerebro.data.store import FINDING_COLUMNS
 from cerebro.montage import Montage
+from cerebro.progress import progress
 
 # Found again in the samples themselves whenever a store is built.
 FOUND_AGAIN = "flat-channel"
@@ -51,15 +52,17 @@ class Exported(Reader):
             If what a recording says of itself is absent or damaged.
         """
         with Export(self.path) as export:
+            groups = list(export.groups())
             entries = [
                 _entry(export.record(group, sha256, key), self.path / group, sha256)
-                for group, sha256, key in export.groups()
+                for group, sha256, key in progress(groups, "read", "recording")
             ]
             kept = {entry.key for entry in entries}
-            findings = [
-                finding for recording, piece, finding in _findings(export.about) if not (piece and recording in kept)
+            table = zip(*(export.about["findings"][name] for name in FINDING_COLUMNS), strict=True)
+            findings = [  # those of a recording come with it
+                _finding(finding) for recording, piece, *finding in table if not (piece and recording in kept)
             ]
-            participants = table_of(export.about["participants"], export.about["participant_types"])
+            participants = table_of(export.about["participants"], export.about["participant_columns"])
         return Scan(entries, findings, participants.set_index("participant_id"))
 
     def load(self, entry: Entry) -> Recording:
@@ -68,18 +71,13 @@ class Exported(Reader):
         with Export(self.path) as export:
             record = export.record(group, entry.source_sha256, entry.key)
             counts = export.counts(group, record)
-            findings = [
-                finding
-                for recording, piece, finding in _findings(export.about)
-                if recording == entry.key and piece and finding.rule != FOUND_AGAIN
-            ]
         windows = zip(*record["segments"].values(), strict=True)
         return Recording(
             eeg=counts * np.float32(record["scale_uV"]),
             channels=tuple(record["channels"]),
             sfreq=float(record["sfreq"]),
             reference=record["reference"],
-            findings=findings,
+            findings=[finding for finding in map(_finding, record["findings"]) if finding.rule != FOUND_AGAIN],
             is_ready=True,
             segments=tuple(Segment(**dict(zip(record["segments"], window, strict=True))) for window in windows),
             offsets_uV=tuple(record["offsets_uV"]),
@@ -133,8 +131,6 @@ def _entry(record: dict[str, Any], path: Path, sha256: str) -> Entry:
     )
 
 
-def _findings(about: dict[str, Any]) -> list[tuple[str, str, Finding]]:
-    """(Recording, piece, finding) of each finding of the store."""
-    table = about["findings"]
-    rows = zip(*(table[name] for name in FINDING_COLUMNS), strict=True)
-    return [(recording, piece, Finding(*finding)) for recording, piece, *finding in rows]
+def _finding(row: list[str]) -> Finding:
+    rule, severity, where, detail = row
+    return Finding(rule, cast(Severity, severity), where, detail)
