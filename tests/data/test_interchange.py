@@ -268,11 +268,10 @@ def test_wrong_settings_are_refused(store, tmp_path):
 
 def test_an_absent_chunk_is_named_even_where_all_samples_are_zero(tmp_path, small_chunks):
     eeg = {"a": np.zeros((2, 4000), np.float32)}
-    eeg["a"][0, :100] = 10
-    eeg["a"] -= eeg["a"].mean(axis=1, keepdims=True)
-    eeg["a"][:, 1024:] = 0
+    eeg["a"][0, :100] = np.tile([10, -10], 50)
     flat = write_store(tmp_path / "s", eeg, MONTAGE, 100.0, {"a": "rest"}, {"a": "p"}, pd.DataFrame(index=["p"]))
     export_store(flat, tmp_path / "out", "zarr")
+    assert not content(tmp_path / "out")[2][0][200:].strip(b"\0")
     chunk = tmp_path / "out/recordings/000000/eeg/c/0/3"
     assert chunk.is_file()
     chunk.unlink()
@@ -311,6 +310,18 @@ def test_an_hdf5_file_cut_short_does_not_open_and_says_so(exports, tmp_path):
             verify_export(tmp_path / "cut.h5")
 
 
+def test_h5py_alone_refuses_a_changed_scale(exports, store, tmp_path):
+    """Headers have checksums of their own, which the form that h5py writes by default has not."""
+    import h5py
+
+    out = copy_of(exports["hdf5-none"], tmp_path / "out.h5")
+    changed = bytearray(out.read_bytes())
+    changed[changed.index(np.float64(store.lsb_uV).tobytes())] ^= 1
+    out.write_bytes(changed)
+    with h5py.File(out) as file, pytest.raises(KeyError, match="checksum"):
+        _ = file["recordings/000000/eeg"].attrs["scale_factor"]
+
+
 def test_a_newer_export_and_another_programs_files_are_refused(exports, tmp_path):
     import h5py
     import zarr
@@ -334,8 +345,8 @@ def test_a_newer_export_and_another_programs_files_are_refused(exports, tmp_path
         verify_export(out)
 
 
-def damage(path: Path, draw: random.Random) -> str:
-    """Change one thing of an export as a disk, a network or a person might; says what."""
+def damage(path: Path, draw: random.Random) -> tuple[str, Path, bytes]:
+    """Change one thing of an export as a disk, a network or a person might; what, and the file as it was."""
     file = draw.choice(files_of(path))
     whole = file.read_bytes()
     changed = bytearray(whole)
@@ -358,26 +369,27 @@ def damage(path: Path, draw: random.Random) -> str:
             changed[at : at + n], changed[other : other + n] = whole[other : other + n], whole[at : at + n]
         elif kind == "drop":
             file.unlink()
-            return f"{file} dropped"
+            return f"{file} dropped", file, whole
         else:
             changed = bytearray(draw.choice(files_of(path)).read_bytes())
     file.write_bytes(changed)
-    return f"{kind} in {file} at {at} ({n} bytes, {other})"
+    return f"{kind} in {file} at {at} ({n} bytes, {other})", file, whole
 
 
 def check_mutations(whole: Path, n: int, seed: int, work: Path) -> tuple[int, int]:
     """(Detected, harmless) of ``n`` mutations; fails on any other."""
     expected, draw = content(whole), random.Random(seed)
     n_detected = 0
+    path = copy_of(whole, work / whole.name)
     for _ in range(n):
-        path = copy_of(whole, work / whole.name)
-        what = damage(path, draw)
+        what, file, before = damage(path, draw)
         problems = problems_of(path)
         if problems:
             n_detected += 1
             assert all("\n" not in problem and str(path) in problem for problem in problems), (what, problems)
         else:
             assert content(path) == expected, what
+        file.write_bytes(before)
     return n_detected, n - n_detected
 
 
