@@ -32,7 +32,7 @@ def in_process():
         for entry in entries:
             yield make_piece(recipe, entry, available.get(entry.key, ()), staging)
 
-    with mock.patch.object(building, "_run", run), mock.patch.object(building, "code_version", lambda reader: "1"):
+    with mock.patch.object(building, "_run", run), mock.patch.object(building, "code_version", return_value="1"):
         yield
 
 
