@@ -12,6 +12,8 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_s
 from cerebro.cli.messages import one_line
 from cerebro.cli.parser import VerbParser
 from cerebro.data.build import build
+from cerebro.data.exports import is_export
+from cerebro.data.interchange import verify_export
 from cerebro.data.preprocess import Preprocessing
 from cerebro.data.readers.base import Finding, Reader, Scan
 from cerebro.data.report import count_rules
@@ -89,13 +91,19 @@ def check(argv: list[str]) -> int:
     """Say what is wrong with a data set; 1 if something must not be trained on."""
     parser = VerbParser(
         prog="cerebro check",
-        description="Verify every byte of a store, or list what a config's reader would repair and skip.",
+        description="Verify every byte of a store or an export, or list what a config's reader would repair and skip.",
         epilog="example: cerebro check stores/hbn",
     )
-    parser.add_argument("target", type=Path, metavar="CONFIG.yaml|STORE")
+    parser.add_argument("target", type=Path, metavar="CONFIG.yaml|STORE|EXPORT")
     parser.add_argument("--freeze", action="store_true", help="verify and write SHA256SUMS of a config's files")
     options = parser.parse_args(argv)
     target = options.target
+    if is_export(target):
+        problems = verify_export(target)
+        for line in problems:
+            print(f"error    {line}")
+        print(f"{target}: {len(problems)} errors")
+        return 1 if problems else 0
     if target.is_file():
         reader = read_config(target).reader
         if options.freeze:

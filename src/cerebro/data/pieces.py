@@ -107,7 +107,7 @@ def make_piece(recipe: Recipe, entry: Entry, available: tuple[str, ...], staging
     call knows the recording.
     """
     try:
-        sources = hash_sources(entry.path, entry.part)
+        sources = hash_sources(entry.path, entry.part, entry.source_sha256)
         piece_key = recipe.piece_key(entry.key, sources.source, sources.sidecars)
         note = staging / f"{piece_key}.hung"
         if was_ended(note):
@@ -146,7 +146,7 @@ def make_piece(recipe: Recipe, entry: Entry, available: tuple[str, ...], staging
         channels=tuple(recording.channels),
         reference=done.reference,
         offsets_uV=tuple(map(float, done.offset)),
-        clipped=clipped,
+        clipped=clipped + recording.n_clipped,
         n_times=len(counts),
         checksum=crc32c(laid),
         findings=(*recording.findings, *done.findings(entry.key)),

@@ -145,6 +145,8 @@ def keep_as_is(recording: Recording, plan: Preprocessing) -> Preprocessed:
 
     Nothing is filtered. Padding of windows side by side does not enter the offset and stays zero.
 
+    A recording that comes from a store has had its offsets removed; it keeps them, and was judged when it went in.
+
     Raises
     ------
     DataError
@@ -155,6 +157,8 @@ def keep_as_is(recording: Recording, plan: Preprocessing) -> Preprocessed:
             f"the recording is kept as it is, at {recording.sfreq:g} Hz, and the store has {plan.sfreq:g} Hz; set "
             f"preprocessing.sfreq to {recording.sfreq:g}."
         )
+    if recording.offsets_uV:
+        return _keep_stored(recording, plan)
     is_padding = _padding(recording)
     channels = inspect_channels(recording, recording.eeg[:, ~is_padding] if is_padding.any() else recording.eeg)
     eeg = recording.eeg - channels.offset[:, None]
@@ -198,6 +202,18 @@ def _finish(
         _subtract_average(eeg, channels)
         reference = "average"
     return Preprocessed(eeg, channels.offset, channels.flat, reference, channels.railed)
+
+
+def _keep_stored(recording: Recording, plan: Preprocessing) -> Preprocessed:
+    """A recording out of a store, with the offsets that were removed then."""
+    constant = zip(recording.channels, np.ptp(recording.eeg, axis=1) == 0, strict=True)
+    flat = tuple(channel for channel, is_flat in constant if is_flat and channel != recording.reference)
+    offset = np.array(recording.offsets_uV, np.float32)
+    if plan.reference == "as_is" or recording.reference == plan.reference:
+        return Preprocessed(recording.eeg, offset, flat, recording.reference)
+    eeg = recording.eeg.copy()
+    _subtract_average(eeg, inspect_channels(recording, recording.eeg))
+    return Preprocessed(eeg, offset, flat, "average")
 
 
 def _subtract_average(eeg: Float32[ndarray, "C T"], channels: Channels) -> None:

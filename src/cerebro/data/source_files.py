@@ -37,11 +37,14 @@ class Sources:
     n_bytes: int
 
 
-def hash_sources(path: Path, part: str = "") -> Sources:
+def hash_sources(path: Path, part: str = "", source_sha256: str = "") -> Sources:
     """Hash every file of a recording, each read once.
 
-    Recordings that are parts of one file differ in ``part``; such a file is read once by each process.
+    Recordings that are parts of one file differ in ``part``; such a file is read once by each process. Where
+    ``source_sha256`` is known, nothing is read.
     """
+    if source_sha256:
+        return Sources(source_sha256, "", {}, _bytes_of(path))
     if part:
         status = path.stat()
         digests = {path: _digests_of_version(path, status.st_mtime_ns, status.st_size)}
@@ -88,6 +91,13 @@ def sidecar_files(path: Path) -> list[Path]:
         others += _named_in_vhdr(path, b"MarkerFile")
     others += [path.with_name(stem + kind) for kind in SIDECAR_KINDS]
     return _once(path, others)[1:]
+
+
+def _bytes_of(path: Path) -> int:
+    """Bytes of a file, of the files in a folder, or of the file in which the rest of the path is a place."""
+    held_by = next(part for part in (path, *path.parents) if part.exists())
+    files = held_by.rglob("*") if held_by.is_dir() else [held_by]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _named_in_vhdr(path: Path, key: bytes) -> list[Path]:

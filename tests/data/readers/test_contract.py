@@ -4,11 +4,15 @@ import json
 from pathlib import Path
 
 import edfio
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
 
-from cerebro.data.readers import HBN, TUH, Folder, ParquetWindows, Reader
+from cerebro.data.arrays import write_store
+from cerebro.data.interchange import export_store
+from cerebro.data.readers import HBN, TUH, Exported, Folder, LaBraMHDF5, ParquetWindows, Reader
+from cerebro.montage import Montage
 from cerebro.simulate.writers import write_bdf, write_set
 
 SFREQ = 200.0
@@ -64,7 +68,31 @@ def parquet_windows(folder: Path) -> tuple[Reader, tuple[str, ...]]:
     return ParquetWindows(folder, "windows", sfreq=SFREQ, window_length=length), channels
 
 
-CASES = {HBN: hbn, TUH: tuh, Folder: folder, ParquetWindows: parquet_windows}
+def exported(folder: Path) -> tuple[Reader, tuple[str, ...]]:
+    channels = ("A", "B", "C")
+    eeg, people = {"A": eeg_50_microvolts(3)}, pd.DataFrame(index=["P"])
+    montage = Montage("cap", channels, np.eye(3) * 0.1)
+    store = write_store(folder / "s", eeg, montage, SFREQ, {"A": "rest"}, {"A": "P"}, people, lsb_uV=0.01)
+    export_store(store, folder / "s.zarr", "zarr")
+    return Exported(folder / "s.zarr"), channels
+
+
+def labram_hdf5(folder: Path) -> tuple[Reader, tuple[str, ...]]:
+    channels = ("Fp1", "T7", "Oz")
+    with h5py.File(folder / "a.hdf5", "w") as file:
+        file["P_rest/eeg"] = eeg_50_microvolts(3)
+        file["P_rest/eeg"].attrs.update({"rsFreq": SFREQ, "chOrder": [name.upper() for name in channels]})
+    return LaBraMHDF5(folder / "a.hdf5", "mine"), channels
+
+
+CASES = {
+    HBN: hbn,
+    TUH: tuh,
+    Folder: folder,
+    ParquetWindows: parquet_windows,
+    Exported: exported,
+    LaBraMHDF5: labram_hdf5,
+}
 READERS = [reader for reader in Reader.__subclasses__() if reader.__module__.startswith("cerebro.")]
 
 

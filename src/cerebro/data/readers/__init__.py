@@ -1,8 +1,10 @@
 """Readers: recordings, events and participants of one corpus; strangers to each other."""
 
 from cerebro.data.readers.base import Entry, Event, Finding, Reader, Recording, Scan, Segment, Skip
+from cerebro.data.readers.exported import Exported
 from cerebro.data.readers.folder import Folder
 from cerebro.data.readers.hbn import HBN
+from cerebro.data.readers.labram_hdf5 import LaBraMHDF5
 from cerebro.data.readers.parquet import ParquetWindows
 from cerebro.data.readers.tuh import TUH
 
@@ -11,8 +13,10 @@ __all__ = [
     "TUH",
     "Entry",
     "Event",
+    "Exported",
     "Finding",
     "Folder",
+    "LaBraMHDF5",
     "ParquetWindows",
     "Reader",
     "Recording",

@@ -117,6 +117,8 @@ class Entry:
         Labels of this recording alone, such as ``{"arithmetic": 1.0}``.
     part : str
         Which part of the file this recording is, where a file holds several; empty where it is the whole file.
+    source_sha256 : str
+        SHA-256 of the recording, where ``path`` holds more than this one; empty: the files at ``path`` are hashed.
     """
 
     key: str
@@ -129,6 +131,7 @@ class Entry:
     events: tuple[Event, ...] = ()
     labels: Mapping[str, float] = field(default_factory=dict)
     part: str = ""
+    source_sha256: str = ""
 
 
 @dataclass
@@ -176,6 +179,11 @@ class Recording:
     segments : tuple of Segment
         Not empty where ``eeg`` holds windows side by side, T / len(segments) samples each, in order; such a recording
         is always ready, and the store keeps it channel by channel.
+    offsets_uV : tuple of float
+        Not empty where a store held the recording before: C offsets that were removed from ``eeg`` then, and are handed
+        on as they are. Such a recording is always ready.
+    n_clipped : int
+        Samples that were clipped then.
     """
 
     eeg: Float32[ndarray, "C T"]
@@ -185,6 +193,8 @@ class Recording:
     findings: list[Finding] = field(default_factory=list)
     is_ready: bool = False
     segments: tuple[Segment, ...] = ()
+    offsets_uV: tuple[float, ...] = ()
+    n_clipped: int = 0
 
 
 class Reader(ABC):
