@@ -57,6 +57,7 @@ class HBN(Reader):
     """
 
     corpus = "HBN"
+    scan_only = ("tasks", "mode", "releases", "copies", "use_caution")
 
     def __init__(
         self,
