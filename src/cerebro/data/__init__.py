@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cerebro.data.module import EEGData
+    from cerebro.data.sequences import ChannelSequences
     from cerebro.data.sources import (
         EyesWindows,
         FilmWindows,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from cerebro.data.splits import ParticipantSplit
 
 __all__ = [
+    "ChannelSequences",
     "EEGData",
     "EyesWindows",
     "FilmWindows",
@@ -38,5 +40,5 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = {"EEGData": "module", "ParticipantSplit": "splits"}.get(name, "sources")
+    home = {"ChannelSequences": "sequences", "EEGData": "module", "ParticipantSplit": "splits"}.get(name, "sources")
     return getattr(importlib.import_module(f"{__name__}.{home}"), name)

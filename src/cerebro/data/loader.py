@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 
 from cerebro.data.sampling import Order, rank_slice
+from cerebro.data.sequences import SequenceReader
 from cerebro.data.targets import Labels
 from cerebro.data.windows import WindowReader
 from cerebro.errors import CheckpointError, ConfigError
@@ -22,7 +23,13 @@ FETCH_AHEAD_BYTES = 128_000_000  # that the disk is asked for at once, in the or
 class BatchMaker:
     """Turns rows of a window table into a batch with everything that is known of them."""
 
-    def __init__(self, reader: WindowReader, labels: Labels, channels: list[npt.NDArray[np.int64]], seed: int) -> None:
+    def __init__(
+        self,
+        reader: WindowReader | SequenceReader,
+        labels: Labels,
+        channels: list[npt.NDArray[np.int64]],
+        seed: int,
+    ) -> None:
         self.reader = reader
         self.labels = labels
         self.seed = seed
@@ -39,12 +46,20 @@ class BatchMaker:
         recording = table.recording[rows].astype(np.int64)
         participant = self._participant[recording]
         targets, known = self.labels.batch(rows, participant)
-        channel = self._channels[int(self._montage[recording[0]])]
+        channel = self._channels[int(self._montage[recording[0]])].expand(len(rows), -1)
+        if len(table.channel):  # a row of the batch is one channel
+            channel = channel.gather(1, torch.from_numpy(table.channel[rows].astype(np.int64))[:, None])
+        counts = self.reader.read(rows, keys)
+        n_valid = torch.full((len(rows),), table.n_times, dtype=torch.int64)
+        is_padded = False  # windows lie inside their recordings, and a batch has one montage
+        if len(table.n_valid):
+            n_valid = torch.from_numpy(table.n_valid[rows])
+            is_padded = bool((n_valid < counts.shape[1]).any())
         return RawBatch(
-            counts=self.reader.read(rows, keys),
+            counts=counts,
             microvolts_per_count=torch.from_numpy(self._scale[recording]),
-            channel=channel.expand(len(rows), -1),
-            n_valid=torch.full((len(rows),), table.n_times, dtype=torch.int64),
+            channel=channel,
+            n_valid=n_valid,
             key=torch.from_numpy(keys),
             sample=torch.from_numpy(rows),
             recording=torch.from_numpy(recording),
@@ -52,7 +67,7 @@ class BatchMaker:
             pair=torch.from_numpy(table.pair[rows]),
             targets=targets,
             known=known,
-            is_padded=False,  # windows lie inside their recordings, and a batch has one montage
+            is_padded=is_padded,
         )
 
 

@@ -12,11 +12,12 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from cerebro.data.loader import BatchLoader, BatchMaker
 from cerebro.data.sampling import FixedOrder, Order, PairedOrder, Rows, ShuffledOrder, evenly_spaced
+from cerebro.data.sequences import reader_of
 from cerebro.data.sources import WindowSource
 from cerebro.data.splits import ParticipantSplit
 from cerebro.data.store import Store
 from cerebro.data.targets import resolve
-from cerebro.data.windows import Omission, WindowReader, WindowTable, channel_rows, signal_of
+from cerebro.data.windows import Omission, WindowTable, channel_rows, signal_of
 from cerebro.errors import ConfigError, DataError, check_one_of, check_positive
 from cerebro.signal import EEGBatch, RawBatch, SignalSpec
 
@@ -251,7 +252,7 @@ class EEGData(LightningDataModule):
     def _loader(self, order: Order, is_training: bool) -> BatchLoader:
         for line in order.left_out:
             _log(logging.WARNING, f"data {self.store_path.name}: {line}")
-        reader = WindowReader(self._store, self._table, pin_memory=torch.cuda.is_available())
+        reader = reader_of(self._store, self._table, pin_memory=torch.cuda.is_available())
         maker = BatchMaker(reader, self._labels, channel_rows(self._store, self._signal), self.seed)
         rank, world_size = self._world()
         return BatchLoader(maker, order, is_training, rank, world_size)

@@ -10,6 +10,7 @@ import inspect
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def make_piece(recipe: Recipe, entry: Entry, available: tuple[str, ...], staging
     A recording that cannot be read is an outcome; a full disk is an error.
     """
     try:
-        source, sidecars = source_hashes(entry.path)
+        source, sidecars = source_hashes(entry.path, entry.part)
         piece_key = recipe.piece_key(entry.key, source, sidecars)
         if piece_key in available:
             return Outcome(entry.key, known=piece_key)
@@ -209,13 +210,25 @@ def sealed_records(store: Store) -> Iterator[tuple[PieceRecord, Path, int]]:
         yield PieceRecord(recording_of[piece_key], piece_key, "", (), "", (), 0, 0, 0, left_out), store.path, 0
 
 
-def source_hashes(path: Path) -> tuple[str, str]:
-    """SHA-256 of a recording's samples (of the signal file itself where it stands alone) and of its sidecars."""
+def source_hashes(path: Path, part: str = "") -> tuple[str, str]:
+    """SHA-256 of a recording's samples (of the signal file itself where it stands alone) and of its sidecars.
+
+    Recordings that are parts of one file differ in ``part``; the file itself is read once by each process.
+    """
+    if part:
+        status = path.stat()
+        whole = _sha256_of_version(path, status.st_mtime_ns, status.st_size)
+        return hashlib.sha256(f"{whole}/{part}".encode()).hexdigest(), hashlib.sha256(b"").hexdigest()
     parts = [sha256_file(path)] + [sha256_file(other) for other in _beside(path, DATA_SUFFIXES)]
     source = parts[0] if len(parts) == 1 else hashlib.sha256("".join(parts).encode()).hexdigest()
     sidecars = [*_beside(path, SIDECAR_SUFFIXES), path.with_name(path.name.rsplit("_", 1)[0] + "_channels.tsv")]
     digests = [sha256_file(sidecar) for sidecar in sidecars if sidecar.is_file()]
     return source, hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _sha256_of_version(path: Path, mtime_ns: int, size: int) -> str:
+    return sha256_file(path)
 
 
 def code_version(reader: Reader) -> str:

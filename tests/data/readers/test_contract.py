@@ -5,9 +5,10 @@ from pathlib import Path
 
 import edfio
 import numpy as np
+import pandas as pd
 import pytest
 
-from cerebro.data.readers import HBN, TUH, Folder, Reader
+from cerebro.data.readers import HBN, TUH, Folder, ParquetWindows, Reader
 from cerebro.simulate.writers import write_bdf, write_set
 
 SFREQ = 200.0
@@ -52,7 +53,18 @@ def tuh(folder: Path) -> tuple[Reader, tuple[str, ...]]:
     return TUH(folder, min_electrodes=4), ("Fp1", "Fp2", "T7", "O1")
 
 
-CASES = {HBN: hbn, TUH: tuh, Folder: folder}
+def parquet_windows(folder: Path) -> tuple[Reader, tuple[str, ...]]:
+    channels, length = ("Fp1", "Fp2", "T7", "Oz"), 400
+    cut = eeg_50_microvolts(4).reshape(4, -1, length)
+    ids = {"Participant": "A", "run": 1, "sub_window_id": 0}
+    times = [{"parent_window_id": i, "window_start": 2.0 * i, "window_end": 2.0 * i + 2} for i in range(cut.shape[1])]
+    samples = [dict(zip(("FP1", "FP2", "T3", "OZ"), cut[:, i], strict=True)) for i in range(cut.shape[1])]
+    rows = [ids | time | window for time, window in zip(times, samples, strict=True)]
+    pd.DataFrame(rows).to_parquet(folder / "A.parquet")
+    return ParquetWindows(folder, "windows", sfreq=SFREQ, window_length=length), channels
+
+
+CASES = {HBN: hbn, TUH: tuh, Folder: folder, ParquetWindows: parquet_windows}
 READERS = [reader for reader in Reader.__subclasses__() if reader.__module__.startswith("cerebro.")]
 
 

@@ -1,9 +1,10 @@
 """The folder reader: names say what was recorded, a table says who."""
 
+import mne
 import numpy as np
 import pytest
 
-from cerebro.data.readers import Folder, Skip
+from cerebro.data.readers import Event, Folder, Skip
 from cerebro.errors import ConfigError, DataError
 from cerebro.simulate.writers import write_bdf
 
@@ -138,6 +139,9 @@ def test_short_recordings_are_skipped_by_rule(folder):
         ({"name": "a/b"}, ConfigError, "plain word"),
         ({"participant_from": "("}, ConfigError, "no regular expression"),
         ({"participant_from": "P01"}, ConfigError, "has no group"),
+        ({"participant_from": ""}, ConfigError, "participant_from='' has no group"),
+        ({"session_from": "ses"}, ConfigError, "session_from='ses' has no group"),
+        ({"run_from": "run"}, ConfigError, "run_from='run' has no group"),
         ({"min_duration_s": 0.0}, ConfigError, "min_duration_s"),
     ],
 )
@@ -154,6 +158,7 @@ def test_a_wrong_argument_is_one_line(folder, wrong, kind, message):
         ({"participant_column": "Person"}, "no column 'Person'"),
         ({"tasks": {"_1": "rest", "P01": "other"}}, "matched by tasks"),
         ({"labels": {"arithmetic": {"_1": 0.0, "P01": 1.0}}}, r"matched by labels\.arithmetic"),
+        ({"run_from": "^(P)"}, r"run_from='\^\(P\)' finds 'P' in P01_1, no whole number"),
     ],
 )
 def test_a_folder_that_does_not_fit_is_one_line(folder, wrong, message):
@@ -167,3 +172,73 @@ def test_a_missing_folder_or_table_is_one_line(folder):
         reader(folder, root=folder / "nothing").scan()
     with pytest.raises(DataError, match=r"people\.tsv does not exist"):
         reader(folder, participants=folder / "people.tsv").scan()
+
+
+def test_without_a_table_people_come_from_names_and_are_counted(folder):
+    scan = reader(folder, participants=None, labels={}).scan()
+    assert list(scan.participants.index) == ["P01", "P02"]
+    assert list(scan.participants.columns) == []
+    (finding,) = scan.findings
+    assert (finding.rule, finding.severity, finding.where) == ("no-participants-table", "repaired", "mine")
+    assert finding.detail.startswith("2 people are known by names alone")
+
+
+def test_names_in_bids_need_no_expression_and_give_session_and_run_where_asked(tmp_path):
+    write_bdf(tmp_path / "sub-A1_ses-2_run-03_eeg.bdf", signal(), CHANNELS, 100.0)
+    (entry,) = (
+        Folder(tmp_path, "mine", pattern="*.bdf", session_from="_ses-([0-9]+)", run_from=r"_run-(\d+)").scan().entries
+    )
+    assert (entry.participant, entry.task, entry.session, entry.run) == ("A1", "recording", "2", 3)
+    (entry,) = Folder(tmp_path, "mine", pattern="*.bdf").scan().entries
+    assert (entry.session, entry.run) == ("", 0)
+
+
+def bids(tmp_path, text):
+    write_bdf(tmp_path / "sub-A_task-x_eeg.bdf", signal(), CHANNELS, 100.0)
+    if text:
+        (tmp_path / "sub-A_task-x_events.tsv").write_text(text)
+    return Folder(tmp_path, "mine", pattern="*.bdf", events="bids").scan()
+
+
+def test_events_of_a_table_beside_the_file_are_read_sorted_and_blank_ones_counted(tmp_path):
+    scan = bids(tmp_path, "onset\tduration\ttrial_type\n3.5\t0.5\tclose\n1.25\tn/a\topen\nn/a\t0\tx\n2\t0\tn/a\n")
+    assert scan.entries[0].events == (Event(1.25, "open"), Event(3.5, "close", 0.5))
+    assert [(f.rule, f.detail) for f in scan.findings if f.rule.startswith("event")] == [
+        ("events-dropped", "2 rows without onset or name dropped")
+    ]
+    scan = bids(tmp_path, "onset\tvalue\n1\tgo\n")
+    assert scan.entries[0].events == (Event(1.0, "go"),)
+
+
+def test_a_missing_events_table_is_counted_and_a_damaged_one_fails_its_recording(tmp_path):
+    scan = bids(tmp_path, "")
+    assert scan.entries[0].events == ()
+    assert "events-missing" in {finding.rule for finding in scan.findings}
+    for text, message in (
+        ("onset\tduration\n1\t0\n", "needs columns onset and trial_type or value"),
+        ("onset\tvalue\nsoon\tgo\n", "has an onset or duration 'soon'"),
+        ("onset\tvalue\n1\n", "line 2 has 1 cells under a header of 2"),
+    ):
+        scan = bids(tmp_path, text)
+        assert scan.entries == []
+        (finding,) = [finding for finding in scan.findings if finding.severity == "failed"]
+        assert message in finding.detail
+        assert "\n" not in finding.detail
+
+
+def test_annotations_of_a_file_are_events_and_a_file_that_cannot_be_opened_fails_alone(tmp_path):
+    info = mne.create_info(["Fp1", "Cz"], 100.0, "eeg")
+    raw = mne.io.RawArray(signal(n_channels=2) * 1e-6, info, verbose="error")
+    raw.set_annotations(mne.Annotations([3.5, 1.25], [0.5, 0.0], ["close", "open"]))
+    raw.save(tmp_path / "sub-A_raw.fif", verbose="error")
+    raw.crop(1.0, 8.0).save(tmp_path / "sub-B_raw.fif", verbose="error")
+    (tmp_path / "sub-C_raw.fif").write_text("hello")
+    scan = Folder(tmp_path, "mine", pattern="*.fif", events="annotations").scan()
+    assert [(entry.participant, entry.events) for entry in scan.entries] == [
+        ("A", (Event(1.25, "open"), Event(3.5, "close", 0.5))),
+        ("B", (Event(0.25, "open"), Event(2.5, "close", 0.5))),
+    ]
+    (finding,) = [finding for finding in scan.findings if finding.severity == "failed"]
+    assert (finding.rule, finding.where) == ("unusable-events", "sub-C_raw")
+    assert "\n" not in finding.detail
+    assert all(not entry.events for entry in Folder(tmp_path, "mine", pattern="*.fif").scan().entries)

@@ -115,6 +115,8 @@ class Entry:
         Sorted by onset.
     labels : mapping of str to float
         Labels of this recording alone, such as ``{"arithmetic": 1.0}``.
+    part : str
+        Which part of the file this recording is, where a file holds several; empty where it is the whole file.
     """
 
     key: str
@@ -126,6 +128,7 @@ class Entry:
     release: str = ""
     events: tuple[Event, ...] = ()
     labels: Mapping[str, float] = field(default_factory=dict)
+    part: str = ""
 
 
 @dataclass

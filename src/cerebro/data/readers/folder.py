@@ -1,6 +1,8 @@
-"""Any folder of recordings that MNE-Python reads, with a table of participants."""
+"""Any folder of recordings that MNE-Python reads, or of tables, with a table of participants."""
 
 import re
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -8,7 +10,9 @@ import pandas as pd
 
 from cerebro.data.participants import read_participants
 from cerebro.data.readers.base import Entry, Finding, Reader, Recording, Scan, Skip
+from cerebro.data.readers.events_file import annotations, bids_events
 from cerebro.data.readers.signal_file import read_signal
+from cerebro.data.readers.table_file import TableFormat, is_table, read_table_file, table_events
 from cerebro.errors import ConfigError, DataError, check_exists, check_positive
 from cerebro.montage import Montage, hbn_129, standard_1005
 
@@ -19,8 +23,8 @@ Value = TypeVar("Value", str, float)
 class Folder(Reader):
     """Recordings below one folder; what a recording is stands in its name, who was recorded in a table.
 
-    Names below are paths relative to ``root``, with ``/`` and without suffix. Demographics come from the table alone:
-    those in a file's header are often wrong (in nearly all files of PhysioNet's eegmat).
+    Names below are paths relative to ``root``, with ``/`` and without suffix. Demographics come from the table of
+    participants alone: those in a file's header are often wrong (in nearly all files of PhysioNet's eegmat).
 
     Parameters
     ----------
@@ -28,17 +32,22 @@ class Folder(Reader):
         Folder of the recordings.
     name : str
         Name of the data set: the namespace of its participants.
-    participants : Path
-        ``.csv`` or ``.tsv`` table, one row per person.
+    participants : Path or None
+        ``.csv`` or ``.tsv`` table, one row per person. Without one, people are those that names speak of and have no
+        labels (counted as ``no-participants-table``).
     participant_column : str
         Its column that names the person.
     participant_from : str
         Regular expression that finds the person in a recording's name; its first group is the value in
         ``participant_column``.
+    tasks : dict of str to str
+        Regular expression on the name -> task. Recordings that none matches are skipped (rule ``task-unknown``); empty
+        = all have the task ``recording``.
     pattern : str
         Glob of the recordings below ``root``; ``**/*.edf`` looks into sub-folders.
-    tasks : dict of str to str
-        Regular expression on the name -> task. Recordings that none matches are skipped (rule ``task-unknown``).
+    session_from, run_from : str
+        Regular expressions that find the session and the number of the run in a recording's name, in their first group;
+        empty = there are none.
     labels : dict of str to dict of str to float
         Label -> {regular expression on the name: value}. Where none matches the label is missing (``label-missing``).
     montage : {"standard_1005", "hbn_129"}
@@ -47,6 +56,11 @@ class Folder(Reader):
         Reference of the recordings.
     min_duration_s : float
         Shorter recordings are skipped.
+    events : {"none", "annotations", "bids"}
+        Where events stand: in the files, as annotations of MNE-Python, or in ``<name>_events.tsv`` beside
+        ``<name>_eeg.*``. Those of tables are their markers.
+    table : TableFormat or None
+        What the columns mean, where recordings are tables (``.parquet``, ``.csv``, ``.tsv``, also ``.gz``).
 
     Raises
     ------
@@ -58,30 +72,31 @@ class Folder(Reader):
         self,
         root: Path,
         name: str,
-        participants: Path,
-        participant_column: str,
-        participant_from: str,
-        tasks: dict[str, str],
+        participants: Path | None = None,
+        participant_column: str = "participant_id",
+        participant_from: str = "sub-([A-Za-z0-9]+)",
+        tasks: dict[str, str] = {},  # noqa: B006 - never changed
         pattern: str = "*.edf",
         labels: dict[str, dict[str, float]] = {},  # noqa: B006 - never changed
         montage: Literal["standard_1005", "hbn_129"] = "standard_1005",
         reference: Literal["Cz", "average", "linked-ears", "unknown"] = "unknown",
         min_duration_s: float = 4.0,
+        session_from: str = "",
+        run_from: str = "",
+        events: Literal["none", "annotations", "bids"] = "none",
+        table: TableFormat | None = None,
     ) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
             raise ConfigError(f"name={name!r} must be one plain word; set name to letters, digits, dash or underscore.")
         check_positive("min_duration_s", min_duration_s)
         self.corpus = name
         self.root = Path(root)
-        self.participants = Path(participants)
+        self.participants = participants if participants is None else Path(participants)
         self.participant_column = participant_column
-        self.participant_from = _compile("participant_from", participant_from)
-        if self.participant_from.groups < 1:
-            raise ConfigError(
-                f"participant_from={participant_from!r} has no group; put brackets around the participant, such as "
-                r"'(Subject\d+)_'."
-            )
-        self.tasks = {_compile("tasks", regex): task for regex, task in tasks.items()}
+        self.participant_from = _group("participant_from", participant_from, r"'(Subject\d+)_'")
+        self.session_from = _group("session_from", session_from or "()", r"'_ses-(\d+)_'")
+        self.run_from = _group("run_from", run_from or "()", r"'_run-(\d+)_'")
+        self.tasks = {_compile("tasks", regex): task for regex, task in (tasks or {"": "recording"}).items()}
         self.labels = {
             label: {_compile(f"labels.{label}", regex): float(value) for regex, value in values.items()}
             for label, values in labels.items()
@@ -89,6 +104,8 @@ class Folder(Reader):
         self.pattern = pattern
         self.reference = reference
         self.min_duration_s = min_duration_s
+        self.events = events
+        self.table = table
         self._montage = montage
 
     def montage(self) -> Montage:
@@ -104,44 +121,97 @@ class Folder(Reader):
             If folder, table or every recording is absent, or two values of a label match one name.
         """
         check_exists(self.root, f"folder of data set {self.corpus}", "set root to the folder of the recordings.")
-        table = read_participants(self.participants, self.participant_column)
         paths = sorted(path for path in self.root.glob(self.pattern) if path.is_file())
         if not paths:
             raise DataError(f"{self.root} holds no file {self.pattern}; set root or pattern.")
-        entries: list[Entry] = []
+        if self.table is None and any(map(is_table, paths)):
+            name = next(path.name for path in paths if is_table(path))
+            raise ConfigError(
+                f"{name} is a table and nothing says what its columns are; set table: {{sfreq: 256.0}}, in Hz, and its "
+                "other keys."
+            )
         findings: list[Finding] = []
-        for path in paths:
-            key = path.relative_to(self.root).with_suffix("").as_posix()
-            match = self.participant_from.search(key)
-            task = _one_match("tasks", self.tasks, key)
-            if match is None or not match[1]:
-                detail = f"participant_from={self.participant_from.pattern!r} finds nobody in the name"
-                findings.append(Finding("participant-unknown", "skipped", key, detail))
-            elif task is None:
-                findings.append(Finding("task-unknown", "skipped", key, "no expression of tasks matches the name"))
-            else:
-                labels = {}
-                for label, values in self.labels.items():
-                    value = _one_match(f"labels.{label}", values, key)
-                    if value is None:
-                        findings.append(Finding("label-missing", "repaired", key, f"no value of {label} for this name"))
-                    else:
-                        labels[label] = value
-                entries.append(Entry(key=key, participant=match[1], task=task, path=path, labels=labels))
-        recorded = sorted({entry.participant for entry in entries})
-        for person in sorted(set(table.index) - set(recorded)):
-            findings.append(Finding("participant-without-recording", "skipped", person, "in the table, no recording"))
-        for person in sorted(set(recorded) - set(table.index)):
-            detail = f"no row in {self.participants.name}: labels missing"
-            findings.append(Finding("participant-not-listed", "repaired", person, detail))
-        twice = sorted({entry.key for entry in entries if sum(other.key == entry.key for other in entries) > 1})
+        named = [entry for path in paths if (entry := self._entry(path, findings)) is not None]
+        twice = sorted(key for key, n in Counter(entry.key for entry in named).items() if n > 1)
         if twice:
             raise DataError(f"{self.root} holds {twice[0]} under two suffixes; narrow pattern={self.pattern!r}.")
-        return Scan(entries, findings, _rows(table, recorded))
+        entries = self._with_events(named, findings)
+        recorded = sorted({entry.participant for entry in entries})
+        if self.participants is None:
+            detail = f"{len(recorded)} people are known by names alone; they have no age, sex or other label"
+            findings.append(Finding("no-participants-table", "repaired", self.corpus, detail))
+            people = pd.DataFrame(index=pd.Index([], dtype=object))
+        else:
+            people = read_participants(self.participants, self.participant_column)
+            for person in sorted(set(people.index) - set(recorded)):
+                detail = "in the table, no recording"
+                findings.append(Finding("participant-without-recording", "skipped", person, detail))
+            for person in sorted(set(recorded) - set(people.index)):
+                detail = f"no row in {self.participants.name}: labels missing"
+                findings.append(Finding("participant-not-listed", "repaired", person, detail))
+        return Scan(entries, findings, _rows(people, recorded))
+
+    def _entry(self, path: Path, findings: list[Finding]) -> Entry | None:
+        """What a file's name says; None, and a finding, where it does not say enough."""
+        name = path.relative_to(self.root)
+        key = (name.with_suffix("") if name.suffix.lower() == ".gz" else name).with_suffix("").as_posix()
+        person = _found(self.participant_from, key)
+        task = _one_match("tasks", self.tasks, key)
+        if not person:
+            detail = f"participant_from={self.participant_from.pattern!r} finds nobody in the name"
+            findings.append(Finding("participant-unknown", "skipped", key, detail))
+            return None
+        if task is None:
+            findings.append(Finding("task-unknown", "skipped", key, "no expression of tasks matches the name"))
+            return None
+        labels = {}
+        for label, values in self.labels.items():
+            value = _one_match(f"labels.{label}", values, key)
+            if value is None:
+                findings.append(Finding("label-missing", "repaired", key, f"no value of {label} for this name"))
+            else:
+                labels[label] = value
+        session, run = (_found(regex, key) for regex in (self.session_from, self.run_from))
+        if run and not run.isdecimal():
+            raise DataError(f"run_from={self.run_from.pattern!r} finds {run!r} in {key}, no whole number; mend it.")
+        return Entry(
+            key=key, participant=person, task=task, path=path, run=int(run or 0), session=session, labels=labels
+        )
+
+    def _with_events(self, entries: list[Entry], findings: list[Finding]) -> list[Entry]:
+        """Entries with their events; those whose events cannot be read are left out as failed."""
+        in_files = [e.path for e in entries if self.events == "annotations" and not is_table(e.path)]
+        marks = dict(zip(in_files, annotations(in_files), strict=True))
+        kept = []
+        for entry in entries:
+            events, problem = marks.get(entry.path, ((), ""))
+            try:
+                if self.table is not None and is_table(entry.path):
+                    events = table_events(entry.path, self.table)
+                elif self.events == "bids":
+                    found = bids_events(entry.path)
+                    if found is None:
+                        detail = "no events.tsv beside it; kept without events"
+                        findings.append(Finding("events-missing", "repaired", entry.key, detail))
+                    else:
+                        events, n_dropped = found
+                        if n_dropped:
+                            detail = f"{n_dropped} rows without onset or name dropped"
+                            findings.append(Finding("events-dropped", "repaired", entry.key, detail))
+            except DataError as error:
+                problem = str(error)
+            if problem:
+                findings.append(Finding("unusable-events", "failed", entry.key, " ".join(problem.split())))
+            else:
+                kept.append(replace(entry, events=events))
+        return kept
 
     def load(self, entry: Entry) -> Recording:
         """Open one signal; see `Reader.load`."""
-        recording = read_signal(entry.path, self.montage(), self.reference, entry.key)
+        if self.table is not None and is_table(entry.path):
+            recording = read_table_file(entry.path, self.table, self.montage(), self.reference, entry.key)
+        else:
+            recording = read_signal(entry.path, self.montage(), self.reference, entry.key)
         duration_s = recording.eeg.shape[1] / recording.sfreq
         if duration_s < self.min_duration_s:
             detail = f"{duration_s:g} s, shorter than {self.min_duration_s:g} s"
@@ -154,6 +224,20 @@ def _compile(key: str, regex: str) -> "re.Pattern[str]":
         return re.compile(regex)
     except re.error as error:
         raise ConfigError(f"{key}={regex!r} is no regular expression ({error}); mend it.") from None
+
+
+def _group(key: str, regex: str, example: str) -> "re.Pattern[str]":
+    """Expression with a group."""
+    compiled = _compile(key, regex)
+    if compiled.groups < 1:
+        raise ConfigError(f"{key}={regex!r} has no group; put brackets around what it finds, such as {example}.")
+    return compiled
+
+
+def _found(regex: "re.Pattern[str]", name: str) -> str:
+    """First group of ``regex`` in ``name``; empty where it finds nothing."""
+    match = regex.search(name)
+    return (match[1] or "") if match else ""
 
 
 def _one_match(key: str, values: "dict[re.Pattern[str], Value]", name: str) -> Value | None:

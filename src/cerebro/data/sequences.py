@@ -1,0 +1,204 @@
+"""Sequences: all windows of one channel of one recording, from a store that keeps windows channel by channel.
+
+A sequence is one run of bytes in a shard. A batch is as long as its longest sequence; what is missing is zeros, and
+``n_valid`` says where they begin.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Int16
+from torch import Tensor
+
+from cerebro.data.sources import WindowSource
+from cerebro.data.store import CHANNEL_MAJOR, Store
+from cerebro.data.windows import BufferPool, Omission, WindowReader, WindowTable
+from cerebro.errors import ConfigError, DataError
+
+POOLED_BYTES = 1 << 22  # the system hands smaller buffers out again by itself, faster than a pool can
+
+Rows = npt.NDArray[np.int64]
+
+
+class ChannelSequences(WindowSource):
+    """One sample = one channel of one recording, all its windows in order (such as 124 windows of 2,048 samples).
+
+    A sequence never crosses recordings, and so never runs. Where the last window is shorter, the sequence ends where
+    its samples end; a shorter window before it keeps its zeros, and is counted. The labels of a sequence are those of
+    its participant (``data.targets: [remission]``).
+
+    Parameters
+    ----------
+    max_windows : int
+        Longer sequences are cut to their first ``max_windows`` windows; 0 = none is.
+    channels : tuple of str
+        Electrodes to use; empty = all.
+    tasks : tuple of str
+        Tasks to use; empty = all.
+    """
+
+    def __init__(self, max_windows: int = 0, channels: tuple[str, ...] = (), tasks: tuple[str, ...] = ()) -> None:
+        if max_windows < 0:
+            raise ConfigError(f"max_windows={max_windows} is negative; set max_windows to 0 or more.")
+        self.max_windows = max_windows
+        self.channels = tuple(channels)
+        self.tasks = tuple(tasks)
+
+    def table(self, store: Store) -> tuple[WindowTable, list[Omission]]:
+        """Sequences by recording, then by channel as the recording has them."""
+        left_out: list[Omission] = []
+        index = store.index
+        is_used = (index["layout"] == CHANNEL_MAJOR) & (index["segment_samples"] > 0)
+        _count(left_out, int((~is_used).sum()), "recordings", "continuous, no windows side by side")
+        if self.tasks:
+            task = store.recordings["task"].astype(str).to_numpy()
+            is_used &= np.isin(task, self.tasks)
+            for name in sorted(set(self.tasks) - set(task.tolist())):
+                left_out.append(Omission(0, "recordings", f"task {name} is not in the store"))
+        chosen = np.flatnonzero(is_used).astype(np.int64)
+        if not len(chosen):
+            reasons = "; ".join(map(str, left_out)) or "it holds no recordings"
+            raise DataError(
+                f"ChannelSequences finds no sequence in {store.path} ({reasons}); prepare it with ParquetWindows, or "
+                "cut continuous recordings with SlidingWindows."
+            )
+        samples = np.unique(index["segment_samples"][chosen])
+        if len(samples) > 1:
+            raise DataError(
+                f"windows of {store.path} have {' and '.join(map(str, samples[:3]))} samples; prepare them as separate "
+                "stores."
+            )
+        recording, channel = self._channels(store, chosen)
+        n_windows = index["n_times"].astype(np.int64) // int(samples[0])
+        n_used = np.minimum(n_windows, self.max_windows) if self.max_windows else n_windows
+        _count(left_out, int((n_windows - n_used)[chosen].sum()), "windows", f"behind the first {self.max_windows}")
+        n_valid = _valid_samples(store, chosen, n_used, int(samples[0]), left_out)
+        table = WindowTable(
+            recording=recording.astype(np.int32),
+            start=np.zeros(len(recording), np.int64),
+            n_times=int(n_used[recording].max()) * int(samples[0]),
+            channel=channel.astype(np.int32),
+            n_valid=n_valid[recording],
+        )
+        return table, left_out
+
+    def _channels(self, store: Store, chosen: Rows) -> tuple[Rows, Rows]:
+        """Recording and channel of each sequence."""
+        names = [montage.channels for montage in store.montages]
+        absent = sorted(set(self.channels) - {name for montage in names for name in montage})
+        if absent:
+            raise ConfigError(f"{store.path} has no channel {', '.join(absent)}; set channels to some of its own.")
+        wanted = [
+            np.array([i for i, name in enumerate(montage) if not self.channels or name in self.channels], np.int64)
+            for montage in names
+        ]
+        montage = store.index["montage"][chosen]
+        n_each = np.array([len(channels) for channels in wanted], np.int64)[montage]
+        channel = np.concatenate([wanted[number] for number in montage.tolist()])
+        return np.repeat(chosen, n_each), channel
+
+
+class SequenceReader:
+    """Cuts batches of sequences out of a store; the same calls as `WindowReader`."""
+
+    def __init__(self, store: Store, table: WindowTable, pin_memory: bool = False) -> None:
+        index = store.index
+        recording = table.recording
+        samples = index["segment_samples"].astype(np.int64)[recording]
+        odd = np.flatnonzero((index["layout"][recording] != CHANNEL_MAJOR) | (samples == 0))
+        if len(odd):
+            key = store.recordings["key"].iloc[int(recording[odd[0]])]
+            raise DataError(
+                f"recording {key} of {store.path} has no windows side by side; prepare it with ParquetWindows."
+            )
+        n_times = index["n_times"].astype(np.int64)[recording]
+        self._length = -(-table.n_valid // samples) * samples  # whole windows
+        outside = np.flatnonzero(
+            (table.start < 0)
+            | (table.n_valid < 1)
+            | (table.start + self._length > n_times)
+            | (table.channel < 0)
+            | (table.channel >= index["n_channels"][recording])
+        )
+        if len(outside):
+            row = int(outside[0])
+            key = store.recordings["key"].iloc[int(recording[row])]
+            raise DataError(
+                f"sequence {row} leaves its recording {key} (channel {table.channel[row]}, {table.n_valid[row]} "
+                f"samples from {table.start[row]}); use shorter sequences."
+            )
+        self.store = store
+        self.table = table
+        self._pool = BufferPool(torch.int16, pin_memory)
+        self._shard = index["shard"].astype(np.int64)[recording]
+        self._first = index["offset"].astype(np.int64)[recording] + table.channel * n_times + table.start
+        self.bytes_per_window = 2 * int(self._length.max(initial=1))  # at most
+        self._is_verified = np.zeros(len(recording), bool)
+        self._flat: dict[int, npt.NDArray[np.int16]] = {}  # shards that hold a verified sequence
+
+    def starts(self, rows: npt.NDArray[np.int64], keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """First sample of each sequence in its channel; (B,). No crop is drawn."""
+        return self.table.start[rows]
+
+    def read(self, rows: npt.NDArray[np.int64], keys: npt.NDArray[np.int64]) -> Int16[Tensor, "B T 1"]:
+        """Counts of the sequences ``rows`` (B,) in their order; T is that of the longest, the rest of others zeros."""
+        if False in self._is_verified[rows].tolist():
+            self._verify(rows)
+        valid = self.table.n_valid[rows].tolist()
+        longest = max(self._length[rows].tolist())
+        if self._pool.pin_memory or 2 * len(valid) * longest > POOLED_BYTES:
+            out = self._pool.take((len(valid), longest, 1))
+            counts = out.numpy()
+        else:
+            counts = np.empty((len(valid), longest, 1), np.int16)
+            out = torch.from_numpy(counts)
+        places = zip(counts, self._shard[rows].tolist(), self._first[rows].tolist(), valid, strict=True)
+        for row, shard, start, n in places:
+            row[:n, 0] = self._flat[shard][start : start + n]
+            if n < longest:
+                row[n:] = 0
+        return out
+
+    def will_need(self, rows: npt.NDArray[np.int64], keys: npt.NDArray[np.int64]) -> None:
+        """Ask the system to fetch the sequences ``rows`` (B,) from the disk; returns before it has."""
+        self.store.will_need(self._shard[rows], 2 * self._first[rows], 2 * self.table.n_valid[rows])
+
+    def _verify(self, rows: npt.NDArray[np.int64]) -> None:
+        """Verify the checksums of sequences, once for each: a second look would take as long as the copy."""
+        n_valid = self.table.n_valid[rows]
+        for n in np.unique(n_valid).tolist():
+            some = rows[n_valid == n]
+            self.store.touch(self._shard[some], self._first[some] * 2, 2 * n)
+        self._is_verified[rows] = True
+        for shard in np.unique(self._shard[rows]).tolist():
+            if shard not in self._flat:
+                self._flat[shard] = self.store.shard(shard).numpy()
+
+
+def reader_of(store: Store, table: WindowTable, pin_memory: bool = False) -> WindowReader | SequenceReader:
+    """What reads the rows of a table: sequences of one channel where it names channels, else windows of all."""
+    return SequenceReader(store, table, pin_memory) if len(table.channel) else WindowReader(store, table, pin_memory)
+
+
+def _valid_samples(
+    store: Store, chosen: Rows, n_used: npt.NDArray[np.int64], samples: int, left_out: list[Omission]
+) -> npt.NDArray[np.int64]:
+    """Samples (R,) from the start of each recording to the end of the last window used that are there."""
+    segments = store.segments
+    is_short = segments["n_valid"].to_numpy(np.int64) < samples
+    recording = segments["recording"].to_numpy(np.int64)
+    first = np.searchsorted(recording, np.arange(len(store.index)))  # row of each recording's first segment
+    place = np.arange(len(segments)) - first[recording]
+    is_inside = is_short & (place < n_used[recording] - 1) & np.isin(recording, chosen)
+    if is_inside.any():
+        why = f"{int(is_inside.sum()):,} windows inside sequences end in zeros: they were shorter than the others"
+        left_out.append(Omission(0, "windows", why))
+    valid = n_used * samples
+    last = first[chosen] + n_used[chosen] - 1
+    valid[chosen] -= samples - segments["n_valid"].to_numpy(np.int64)[last]
+    return np.asarray(valid, np.int64)
+
+
+def _count(left_out: list[Omission], n: int, what: str, why: str) -> None:
+    if n:
+        left_out.append(Omission(n, what, why))
