@@ -240,8 +240,9 @@ def code_version(reader: Reader) -> str:
 
 
 def reader_settings(reader: Reader) -> dict[str, Any]:
-    """Attributes of a reader but its paths: a tree may move, and the bytes below it are hashed anyway."""
-    settings = {name: value for name, value in vars(reader).items() if not isinstance(value, Path)}
+    """Attributes of a reader that `load` depends on, but its paths: a tree may move, its bytes are hashed."""
+    named = {name: value for name, value in vars(reader).items() if name not in reader.scan_only}
+    settings = {name: value for name, value in named.items() if not isinstance(value, Path)}
     return {name: repr(value) for name, value in sorted(settings.items())}
 
 

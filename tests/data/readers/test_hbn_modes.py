@@ -1,9 +1,12 @@
 """Modes of the HBN reader: which tasks, what a recording must have, and what is counted."""
 
 import itertools
+from pathlib import Path
 
 import pytest
 
+from cerebro.data.pieces import Recipe
+from cerebro.data.preprocess import Preprocessing
 from cerebro.data.readers import HBN
 from cerebro.data.readers.base import Event
 from cerebro.data.readers.hbn_modes import MODE_TASKS, left_out_by_mode
@@ -74,6 +77,17 @@ def test_tasks_narrow_a_mode_and_must_not_contradict_it(cohort):
         HBN(cohort, mode="resting", tasks=("DespicableMe", "RestingState"))
     with pytest.raises(ConfigError, match="below the 4 s that mode challenge2 asks for"):
         HBN(cohort, mode="challenge2", min_duration_s=2.0)
+
+
+def test_a_store_that_is_asked_for_more_reads_no_recording_again():
+    """The name of a piece depends on what changes its samples, and on nothing that only chooses recordings."""
+
+    def name(**keys):
+        return Recipe(HBN(Path("hbn"), **keys), Preprocessing(), 0.05, "").piece_key("R1/a", "source", "sidecars")
+
+    others = ({"mode": "movies"}, {"tasks": ("ThePresent",)}, {"releases": ("R1",)}, {"copies": "original"})
+    assert {name(**keys) for keys in ({}, *others, {"use_caution": False})} == {name()}
+    assert name(min_duration_s=5.0) != name()
 
 
 def test_modes_cover_ten_tasks_and_four_films():

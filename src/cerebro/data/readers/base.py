@@ -201,10 +201,12 @@ class Reader(ABC):
     """Recordings, events and participants of one corpus; final classes take ``(root, ...)``.
 
     ``corpus`` is the namespace of its participants: the rest of cerebro knows a person as ``corpus:participant``.
-    Readers are strangers to each other.
+    Readers are strangers to each other. ``scan_only`` names arguments that choose recordings and do not change what
+    `load` gives: a build that asks for more of them reads only what is new.
     """
 
     corpus: str
+    scan_only: tuple[str, ...] = ()
 
     @abstractmethod
     def montage(self) -> Montage:

@@ -56,6 +56,7 @@ class HBN(Reader):
     """
 
     corpus = "HBN"
+    scan_only = ("tasks", "mode", "releases", "copies", "use_caution")
 
     def __init__(
         self,
