@@ -1,6 +1,5 @@
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import random
@@ -12,71 +11,24 @@ import time
 import warnings
 from pathlib import Path
 
-import cloudpickle
 import numpy as np
-import pandas as pd
 import pytest
+from npy_reader import Arrays, content, write_recording
 
 from cerebro.data import build as building
 from cerebro.data import seal as sealing
-from cerebro.data import shards
+from cerebro.data import shards, spread
 from cerebro.data.build import build
 from cerebro.data.pieces import make_piece
 from cerebro.data.preprocess import Preprocessing
-from cerebro.data.readers.base import Entry, Event, Finding, Reader, Recording, Scan, Skip
+from cerebro.data.readers.base import Entry, Event, Reader, Scan
 from cerebro.data.splits import ParticipantSplit
 from cerebro.data.store import Store
 from cerebro.errors import CerebroError, DataError
 from cerebro.files import lock_folder
-from cerebro.montage import Montage
 
 PLAN = Preprocessing()
 N_RECORDINGS = 12
-
-
-class Arrays(Reader):
-    """Recordings in ``.npy`` files at 250 Hz; what a name says happens when the file is opened."""
-
-    corpus = "arrays"
-
-    def __init__(self, root: Path, gain: float = 1.0) -> None:
-        self.root = root
-        self.gain = gain
-
-    def montage(self) -> Montage:
-        return Montage("cap", ("A", "B", "C"), np.eye(3) * 0.1)
-
-    def scan(self, require_signals: bool = True) -> Scan:
-        entries = [
-            Entry(path.stem, path.stem[:5], "rest", path, events=(Event(1.0, "start"),))
-            for path in sorted(self.root.glob("*.npy"))
-        ]
-        people = sorted({entry.participant for entry in entries})
-        table = pd.DataFrame({"age": np.arange(len(people)) + 5.0}, index=people)
-        return Scan(entries, [Finding("unlisted", "skipped", "sub99", "not there")], table)
-
-    def load(self, entry: Entry) -> Recording:
-        (self.root / f"{entry.key}.opened").touch()
-        if "crash" in entry.key:
-            os.kill(os.getpid(), signal.SIGKILL)
-        if "bug" in entry.key:
-            raise ZeroDivisionError("a bug\nin a reader")
-        if "short" in entry.key:
-            raise Skip(Finding("too-short", "skipped", entry.key, "0.01 s"))
-        eeg = np.load(entry.path) * np.float32(self.gain)
-        findings = [Finding("no-electrode", "repaired", entry.key, "ECG dropped")] if "ecg" in entry.key else []
-        return Recording(eeg, ("A", "B", "C"), 250.0, "Cz", findings)
-
-    def opened(self) -> list[str]:
-        """Recordings whose signal was opened since the last call."""
-        marks = sorted(self.root.glob("*.opened"))
-        for mark in marks:
-            mark.unlink()
-        return [mark.stem for mark in marks]
-
-
-def write_recording(root: Path, key: str, seed: int, n_times: int = 2500) -> None:
-    np.save(root / f"{key}.npy", (np.random.default_rng(seed).normal(size=(3, n_times)) * 20).astype(np.float32))
 
 
 @pytest.fixture
@@ -93,20 +45,12 @@ def reader(tmp_path: Path) -> Arrays:
 def in_process(monkeypatch):
     """Work in this process: the same code without seconds of imports in children."""
 
-    def run(recipe, entries, available, staging, jobs):
+    def run(work, entries, jobs):
         for entry in entries:
-            yield make_piece(recipe, entry, available.get(entry.key, ()), staging)
+            yield make_piece(work.recipe, entry, work.available.get(entry.key, ()), work.staging)
 
-    monkeypatch.setattr(building, "_run", run)
+    monkeypatch.setattr(spread, "run_in_children", run)
     monkeypatch.setattr(shards, "MAX_SHARD_BYTES", 5 * shards.ALIGNMENT)  # several shards
-
-
-def content(store: Path) -> dict[str, str]:
-    return {
-        path.relative_to(store).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(store.rglob("*"))
-        if path.is_file()
-    }
 
 
 def test_report_counts_read_repaired_skipped_and_failed(reader, in_process, tmp_path):
@@ -341,22 +285,14 @@ def test_kill_between_any_two_moves_of_the_seal_loses_nothing(reader, in_process
     assert content(out) == content(clean)
 
 
-@pytest.fixture
-def picklable():
-    """Let children find the reader of this module, which they cannot import."""
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    yield
-    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
-
-
-def test_two_children_give_the_same_bytes_as_one_process_in_another_order(reader, picklable, tmp_path, monkeypatch):
+def test_two_children_give_the_same_bytes_as_one_process_in_another_order(reader, tmp_path, monkeypatch):
     build(reader, PLAN, tmp_path / "two", jobs=2)
 
-    def reversed_run(recipe, entries, available, staging, jobs):
+    def reversed_run(work, entries, jobs):
         for entry in reversed(entries):
-            yield make_piece(recipe, entry, available.get(entry.key, ()), staging)
+            yield make_piece(work.recipe, entry, work.available.get(entry.key, ()), work.staging)
 
-    monkeypatch.setattr(building, "_run", reversed_run)
+    monkeypatch.setattr(spread, "run_in_children", reversed_run)
     build(reader, PLAN, tmp_path / "one")
     assert content(tmp_path / "one") == content(tmp_path / "two")
 
@@ -364,21 +300,21 @@ def test_two_children_give_the_same_bytes_as_one_process_in_another_order(reader
 def test_a_recording_that_ends_its_process_is_one_failure(reader, tmp_path, monkeypatch):
     write_recording(reader.root, "sub07_crash", seed=70)
 
-    def run(recipe, entries, available, staging, jobs):
+    def run(work, entries, jobs):
         for entry in entries:
             if "crash" in entry.key:
-                (staging / "x.began").write_text(entry.key)
-                raise building.BrokenProcessPool("A process was terminated")
-            yield make_piece(recipe, entry, available.get(entry.key, ()), staging)
+                (work.markers / "x.began").write_text(entry.key)
+                raise spread.BrokenProcessPool("A process was terminated")
+            yield make_piece(work.recipe, entry, work.available.get(entry.key, ()), work.staging)
 
-    monkeypatch.setattr(building, "_run", run)
+    monkeypatch.setattr(spread, "run_in_children", run)
     report = build(reader, PLAN, tmp_path / "store")
     assert (report.read, report.failed) == (N_RECORDINGS - 1, 1)
     assert [rule.examples[0].split(":")[0] for rule in report.rules if rule.rule == "reader-crashed"] == ["sub07_crash"]
 
 
 @pytest.mark.slow
-def test_a_killed_child_costs_one_recording(reader, picklable, tmp_path):
+def test_a_killed_child_costs_one_recording(reader, tmp_path):
     write_recording(reader.root, "sub07_crash", seed=70)
     report = build(reader, PLAN, tmp_path / "store", jobs=2)
     assert (report.read, report.failed) == (N_RECORDINGS - 1, 1)
@@ -386,14 +322,12 @@ def test_a_killed_child_costs_one_recording(reader, picklable, tmp_path):
 
 
 SCRIPT = """
-import importlib.util, sys
+import sys
 from pathlib import Path
-import cloudpickle
-spec = importlib.util.spec_from_file_location("arrays_reader", sys.argv[1])
-module = sys.modules["arrays_reader"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(module)
-cloudpickle.register_pickle_by_value(module)
-module.build(module.Arrays(Path(sys.argv[2])), module.PLAN, Path(sys.argv[3]), jobs=2)
+from npy_reader import Arrays
+from cerebro.data.build import build
+from cerebro.data.preprocess import Preprocessing
+build(Arrays(Path(sys.argv[1])), Preprocessing(), Path(sys.argv[2]), jobs=2)
 """
 
 
@@ -403,7 +337,7 @@ def test_a_hundred_kills_of_a_parallel_build_give_the_same_bytes(reader, tmp_pat
     for number in range(20, 120):
         write_recording(reader.root, f"sub{number}", seed=number)
     clean, out = tmp_path / "clean", tmp_path / "store"
-    command = [sys.executable, "-c", SCRIPT, __file__, str(reader.root)]
+    command = [sys.executable, "-c", SCRIPT, str(reader.root)]
     started = time.perf_counter()
     subprocess.run([*command, str(clean)], check=True, capture_output=True)
     duration = time.perf_counter() - started

@@ -143,6 +143,13 @@ def write_record(staging: Path, record: PieceRecord) -> None:
         write_json(path, content)
 
 
+def record_from(content: dict[str, Any]) -> PieceRecord:
+    """Record of its plain content, as JSON gives it; TypeError or KeyError if that is something else."""
+    findings = tuple(Finding(**finding) for finding in content["findings"])
+    lists = {name: tuple(content[name]) for name in ("channels", "offsets_uV")}
+    return PieceRecord(**{**content, **lists, "findings": findings})
+
+
 def staged_records(staging: Path, packed: dict[str, tuple[Path, int]]) -> Iterator[tuple[PieceRecord, Path, int]]:
     """Records of earlier runs whose samples are whole, with file and byte offset; damaged ones are removed.
 
@@ -155,11 +162,7 @@ def staged_records(staging: Path, packed: dict[str, tuple[Path, int]]) -> Iterat
     """
     for path in sorted(staging.glob("*.json")):
         try:
-            content = read_json(path)
-            content["findings"] = tuple(Finding(**finding) for finding in content["findings"])
-            for name in ("channels", "offsets_uV"):
-                content[name] = tuple(content[name])
-            record = PieceRecord(**content)
+            record = record_from(read_json(path))
         except (DataError, TypeError, KeyError):
             path.unlink()
             continue

@@ -1,7 +1,7 @@
 """What a build did: read, repaired, skipped and failed recordings, by rule and with examples."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cerebro.data.readers.base import Finding
@@ -43,6 +43,8 @@ class BuildReport:
         Bytes of the samples.
     failed_share : float
         Failed recordings over those read and failed.
+    failures : dict of str to str
+        Every recording that could not be used -> why.
     """
 
     read: int
@@ -57,6 +59,7 @@ class BuildReport:
     clipped_samples: int
     n_bytes: int
     failed_share: float
+    failures: dict[str, str] = field(default_factory=dict)
 
     def content(self) -> dict[str, Any]:
         """Plain types for JSON."""
