@@ -335,10 +335,9 @@ def test_failed_recordings_are_listed_by_name_and_too_many_give_exit_1(recording
         (tmp_path / f"files/P{number:02d}_0.bdf").write_bytes(b"no recording")
     assert main(["prepare", str(recordings), "--out", str(tmp_path / "store")]) == 1
     told = capsys.readouterr().out
-    assert [line.split(":")[1].strip() for line in told.splitlines() if line.startswith("failed: P")] == [
-        f"P{number:02d}_0" for number in range(5)
-    ]
-    assert "failed: 3 more; all are in build_report.json" in told
+    named = [line.split()[1] for line in told.splitlines() if line.startswith("failed    P")]
+    assert named == [f"P{number:02d}_0:" for number in range(5)]
+    assert "3 more; build_report.json names them all" in told
     assert "33.3% of the recordings failed" in told
     report = json.loads((tmp_path / "store/build_report.json").read_text())
     assert list(report["failures"]) == [f"P{number:02d}_0" for number in range(8)]

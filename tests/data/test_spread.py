@@ -2,6 +2,7 @@
 
 import pickle
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -243,6 +244,15 @@ def build_apart(reader: Arrays, out: Path, jobs: int = 3) -> "subprocess.Popen[b
     return subprocess.Popen([sys.executable, "-c", code, str(reader.root), str(out)], stderr=subprocess.PIPE)
 
 
+def until_a_recording_is_open(reader: Arrays, builder: "subprocess.Popen[bytes]") -> bool:
+    """Whether a task opened one; else the builder has ended."""
+    while builder.poll() is None:
+        if reader.opened():
+            return True
+        time.sleep(0.05)
+    return False
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_random_kills_of_tasks_and_builders_give_the_same_bytes(submitit, reader, tmp_path):
@@ -250,22 +260,28 @@ def test_random_kills_of_tasks_and_builders_give_the_same_bytes(submitit, reader
         write_recording(reader.root, f"sub{number}_slow", seed=number)
     build(reader, PLAN, tmp_path / "clean")
     draw, out, n_tasks_killed, n_builders_killed = random.Random(0), tmp_path / "store", 0, 0
-    while n_builders_killed < 5:
+    while n_builders_killed < 4:
+        reader.opened()
         builder = build_apart(reader, out)
-        for _ in range(draw.randrange(4)):  # a builder outlives the deaths of its tasks
-            time.sleep(draw.uniform(0.5, 4))
-            for task in draw.sample(tasks := tasks_of(out), min(len(tasks), 1)):
-                task.kill()
+        for _ in range(draw.randrange(1, 4)):  # a builder outlives the deaths of its tasks
+            if until_a_recording_is_open(reader, builder) and (tasks := tasks_of(out)):
+                time.sleep(draw.uniform(0, 0.5))
+                draw.choice(tasks).kill()
                 n_tasks_killed += 1
-        time.sleep(draw.uniform(0, 3))
-        n_builders_killed += builder.poll() is None
-        builder.kill()  # its tasks live on, until the next one withdraws their lease
-        builder.communicate()
+        if until_a_recording_is_open(reader, builder):
+            builder.kill()  # its tasks live on, until the next one withdraws their lease
+            n_builders_killed += 1
+            builder.communicate()
+        else:
+            assert builder.returncode == 0, builder.communicate()
+            builder.communicate()
+            assert content(out) == content(tmp_path / "clean")
+            shutil.rmtree(out)
     builder = build_apart(reader, out)
     _, told = builder.communicate()
     assert builder.returncode == 0, told
     assert content(out) == content(tmp_path / "clean")
-    assert n_tasks_killed >= 3
+    assert n_tasks_killed >= 4
     assert tasks_of(out) == []
 
 

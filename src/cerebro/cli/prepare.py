@@ -12,7 +12,7 @@ from cerebro.cli.data_config import read_config, split_overrides
 from cerebro.cli.parser import VerbParser
 from cerebro.data.build import build
 from cerebro.data.readers.base import Finding, Scan
-from cerebro.data.report import BuildReport, count_rules
+from cerebro.data.report import count_rules
 from cerebro.data.spread import Cluster
 from cerebro.data.spread_dask import Dask
 from cerebro.data.spread_slurm import Slurm
@@ -20,7 +20,6 @@ from cerebro.data.store import Store
 from cerebro.errors import ConfigError
 from cerebro.files import write_json
 
-N_FAILURES_SHOWN = 5
 OVERRIDES = """Every key of the config can be given here too, and wins: --preprocessing.notch_hz 60. Relative paths on
 the command line are relative to the current folder; those in a config to its own."""
 SLURM_KEYS = ", ".join(f"{field.name}={field.default}" for field in fields(Slurm))
@@ -60,7 +59,6 @@ def prepare(argv: list[str]) -> int:
     jobs, cluster = how_to_spread(options.jobs, options.dask, options.slurm)
     report = build(config.reader, config.preprocessing, options.out, config.lsb_uV, jobs, cluster)
     print(report.table())
-    _print_failures(report)
     if not report.read:
         print(f"no store was written: not one recording of {options.config} could be used.")
         return 1
@@ -152,14 +150,6 @@ def store_problems(store: Store) -> tuple[list[str], list[str]]:
         share = clipped[row] / n_values[row]
         notes.append(f"recording {store.recordings['key'].iloc[row]}: {share:.1%} of its samples are clipped")
     return errors, notes
-
-
-def _print_failures(report: BuildReport) -> None:
-    """Print the first recordings that could not be used, and count the rest."""
-    for key, reason in list(report.failures.items())[:N_FAILURES_SHOWN]:
-        print(f"failed: {key}: {reason}")
-    if len(report.failures) > N_FAILURES_SHOWN:
-        print(f"failed: {len(report.failures) - N_FAILURES_SHOWN:,} more; all are in build_report.json")
 
 
 def _print_plan(scan: Scan, file: Path | None) -> bool:

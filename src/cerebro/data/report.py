@@ -7,6 +7,7 @@ from typing import Any
 from cerebro.data.readers.base import Finding
 
 N_EXAMPLES = 3
+N_FAILURES_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,11 @@ class BuildReport:
             f"clipped   {self.clipped_samples:>8,}   of {self.samples:,} samples",
         ]
         lines += [f"  task {task:<32} {count:>8,}" for task, count in self.tasks.items()]
-        return "\n".join(lines + rule_lines(self.rules))
+        lines += rule_lines(self.rules)
+        lines += [f"failed    {key}: {reason}" for key, reason in list(self.failures.items())[:N_FAILURES_SHOWN]]
+        if len(self.failures) > N_FAILURES_SHOWN:
+            lines.append(f"failed    {len(self.failures) - N_FAILURES_SHOWN:,} more; build_report.json names them all")
+        return "\n".join(lines)
 
 
 def count_rules(findings: Sequence[Finding]) -> tuple[RuleCount, ...]:
@@ -91,9 +96,10 @@ def count_rules(findings: Sequence[Finding]) -> tuple[RuleCount, ...]:
 
 
 def rule_lines(rules: Sequence[RuleCount]) -> list[str]:
-    """Text lines: one per rule, its first example below it."""
+    """Text lines: one per rule, its first example below it; what failed is listed by name elsewhere."""
     lines = []
     for entry in rules:
         lines.append(f"  {entry.severity:<9} {entry.rule:<32} {entry.count:>6,}")
-        lines += [f"            e.g. {example}" for example in entry.examples[:1]]
+        if entry.severity != "failed":
+            lines += [f"            e.g. {example}" for example in entry.examples[:1]]
     return lines
