@@ -3,6 +3,7 @@ import errno
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -222,6 +223,72 @@ def test_full_disk_names_the_bytes_and_leaves_nothing_half_written(reader, in_pr
                 assert Store.open(store).verify() == []
     build(reader, PLAN, out / "0")
     assert content(out / "0") == content(clean)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """``resize(n_bytes)`` makes or resizes a file system of its own in memory, at ``tmp_path / "disk"``."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+
+    def resize(n_bytes: int) -> None:
+        options = f"size={n_bytes}" + (",remount" if os.path.ismount(disk) else "")
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)]
+        done = subprocess.run(command, capture_output=True, check=False)
+        if done.returncode:
+            pytest.skip(f"no file system can be mounted here ({done.stderr.decode().strip()})")
+
+    yield resize
+    if os.path.ismount(disk):
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("mount") is None or os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_disk_of_20_sizes_that_fills_up_harms_no_store_and_continues_with_more_space(
+    reader, in_process, tmp_path, small_disk
+):
+    """Each size: an older store lies there; the build that adds to it fails in one line, later goes on where it was."""
+    disk, old, out = tmp_path / "disk", tmp_path / "old", tmp_path / "disk" / "store"
+    build(reader, PLAN, old)
+    for number in range(20, 50):
+        write_recording(reader.root, f"sub{number}", seed=number)
+    build(reader, PLAN, tmp_path / "clean")
+    before, clean = content(old), content(tmp_path / "clean")
+    n_full = 0
+    for share in np.linspace(0, 0.95, 20):
+        shutil.rmtree(out, ignore_errors=True)
+        small_disk(1 << 26)
+        shutil.copytree(old, out)
+        n_needed = 2 * sum(path.stat().st_size for path in (tmp_path / "clean").rglob("*"))  # pieces and shards
+        small_disk(int(shutil.disk_usage(disk).used + share * n_needed) // 4096 * 4096 + 8192)
+        with contextlib.suppress(DataError), reported_full(out):
+            build(reader, PLAN, out)
+        if (out / "staging").exists():
+            n_full += 1
+            assert not list(out.rglob(".*.part"))
+            assert Store.open(out).verify() == []
+            assert {name: digest for name, digest in content(out).items() if "staging" not in name} == before
+            staged = len(list((out / "staging").glob("*.json")))
+            reader.opened()
+            small_disk(1 << 26)
+            build(reader, PLAN, out)
+            assert len(reader.opened()) <= 30 - staged + 1
+        assert content(out) == clean
+    assert n_full >= 15
+
+
+@contextlib.contextmanager
+def reported_full(out: Path):
+    """Let a build fail for want of space alone, in one line with the bytes that it needs."""
+    try:
+        yield
+    except DataError as error:
+        told = str(error)
+        is_good = re.match(r"^the disk is full[^\n]*needs [\d,]+ bytes[^\n]*$", told) and str(out) in told
+        if not is_good:
+            pytest.fail(told)
+        raise
 
 
 def test_bytes_needed_are_known_before_writing(reader, in_process, tmp_path, monkeypatch):

@@ -138,7 +138,8 @@ def make_piece(recipe: Recipe, entry: Entry, available: tuple[str, ...], staging
 
 def write_record(staging: Path, record: PieceRecord) -> None:
     """Write the JSON that makes a piece count; always after the piece itself."""
-    path, content = staging / f"{record.piece_key}.json", asdict(record)
+    path = staging / f"{record.piece_key}.json"
+    content = {**vars(record), "findings": [vars(finding) for finding in record.findings]}  # asdict copies each number
     with full_disk_in_one_line(path, len(json.dumps(content, indent=1)) + 1):
         write_json(path, content)
 
