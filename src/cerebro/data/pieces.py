@@ -184,17 +184,18 @@ def sealed_records(store: Store) -> Iterator[tuple[PieceRecord, Path, int]]:
             findings[piece] = (*findings.get(piece, ()), Finding(*finding))
             recording_of[piece] = recording
     shards = [store.path / shard["name"] for shard in store.manifest["shards"]]
-    rows = store.recordings
+    names = ("piece", "key", "source_sha256", "reference", "clipped")
+    rows = {name: store.recordings[name].tolist() for name in names}  # a look-up in a table costs as much as a record
     for number, row in enumerate(store.index):
-        piece_key = str(rows["piece"].iloc[number])
+        piece_key = str(rows["piece"][number])
         record = PieceRecord(
-            recording=str(rows["key"].iloc[number]),
+            recording=str(rows["key"][number]),
             piece_key=piece_key,
-            source_sha256=str(rows["source_sha256"].iloc[number]),
+            source_sha256=str(rows["source_sha256"][number]),
             channels=store.montages[row["montage"]].channels,
-            reference=str(rows["reference"].iloc[number]),
+            reference=str(rows["reference"][number]),
             offsets_uV=tuple(map(float, store.offsets_uV(number))),
-            clipped=int(rows["clipped"].iloc[number]),
+            clipped=int(rows["clipped"][number]),
             n_times=int(row["n_times"]),
             checksum=int(row["checksum"]),
             findings=findings.pop(piece_key, ()),
