@@ -18,11 +18,12 @@ import psutil
 from cerebro.errors import CerebroError, DataError
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
+def write_atomically(path: Path, write: Callable[[BinaryIO], None], n_bytes: int = 0) -> None:
     """Write ``path`` so that it is either complete or not there.
 
     ``write`` fills a temporary file beside ``path`` (never in another file system), which is flushed to disk and then
-    renamed. A full disk raises DataError and leaves the old file as it was.
+    renamed. A full disk raises DataError, which names the ``n_bytes`` needed where they are known, and leaves the old
+    file as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -36,10 +37,10 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
     except OSError as error:
         part.unlink(missing_ok=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            free = free_bytes(path.parent)
+            needs = f"needs {n_bytes:,} bytes, " if n_bytes else ""
             raise DataError(
-                f"the disk is full while writing {path} ({free:,} bytes left); free some space and run the same "
-                "command again, it continues where it stopped."
+                f"the disk is full while writing {path} ({needs}{free_bytes(path.parent):,} bytes left); free some "
+                "space and run the same command again, it continues where it stopped."
             ) from error
         raise
     except BaseException:
@@ -62,7 +63,7 @@ def remove_orphans(folder: Path, pattern: str = ".*.part") -> int:
 def write_json(path: Path, content: Any) -> None:
     """Write ``content`` as indented JSON, atomically, with sorted keys and a final newline."""
     text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
-    write_atomically(path, lambda file: _write_text(file, text))
+    write_atomically(path, lambda file: _write_text(file, text), len(text))
 
 
 def _write_text(file: BinaryIO, text: str) -> None:

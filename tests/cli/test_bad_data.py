@@ -10,7 +10,6 @@ import pytest
 import yaml
 
 from cerebro.cli.main import main
-from cerebro.data import build as building
 from cerebro.data.manifest import FORMAT_VERSION, manifest_text
 from cerebro.data.pieces import make_piece
 from cerebro.data.store import Store
@@ -49,11 +48,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
     monkeypatch.chdir(tmp_path)
 
-    def run(recipe, entries, available, staging, jobs):
+    def run(work, entries, jobs):
         for entry in entries:
-            yield make_piece(recipe, entry, available.get(entry.key, ()), staging)
+            yield make_piece(work.recipe, entry, work.available.get(entry.key, ()), work.staging)
 
-    monkeypatch.setattr(building, "_run", run)
+    monkeypatch.setattr("cerebro.data.spread.run_in_children", run)
     return tmp_path
 
 

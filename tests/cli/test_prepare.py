@@ -1,19 +1,30 @@
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from jsonargparse import ArgumentParser, set_parsing_settings
 
 from cerebro.cli import prepare as verbs
-from cerebro.cli.prepare import check, prepare, read_config, store_problems
+from cerebro.cli.data_config import read_config, resolve_paths, split_overrides
+from cerebro.cli.main import main
+from cerebro.cli.prepare import check, how_to_spread, prepare, store_problems
 from cerebro.data.arrays import write_store
+from cerebro.data.manifest import FORMAT_VERSION
 from cerebro.data.preprocess import Preprocessing
 from cerebro.data.readers import HBN
 from cerebro.data.report import BuildReport
+from cerebro.data.spread_dask import Dask
+from cerebro.data.spread_slurm import Slurm
 from cerebro.data.store import Store
 from cerebro.errors import CerebroError, ConfigError
 from cerebro.montage import Montage
+from cerebro.simulate.writers import write_bdf
 
 GOOD = """
 reader: {class_path: HBN, init_args: {root: tree}}
@@ -150,3 +161,249 @@ def test_check_of_a_config_lists_its_findings(tree, tmp_path, capsys):
 def test_hbn_config_of_the_repository_parses():
     path = Path(__file__).resolve().parents[2] / "configs/data/hbn.yaml"
     assert read_config(path).lsb_uV == 0.05
+
+
+# ------------------------------------------------------------------------------------------------ overrides
+
+
+def test_every_key_of_a_config_can_be_typed_and_wins(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    reader = ["--reader.init_args.root", "here/tree", "--reader.init_args.tasks=[RestingState]"]
+    rest = ["--preprocessing.notch_hz", "45", "--lsb_uV", "0.2", "--max_failed_share", "0.5"]
+    config = read_config(write(tmp_path, GOOD), [*reader, *rest])
+    assert config.reader.root == tmp_path / "here/tree"
+    assert config.reader.tasks == ("RestingState",)
+    assert config.preprocessing == Preprocessing(sfreq=100.0, lowpass_hz=40.0, notch_hz=45.0)
+    assert (config.lsb_uV, config.max_failed_share) == (0.2, 0.5)
+
+
+def test_typed_paths_belong_to_the_current_folder_and_written_ones_to_the_config(tmp_path, monkeypatch):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    path = write(tmp_path / "configs", GOOD)
+    assert read_config(path).reader.root == tmp_path / "configs/tree"
+    assert read_config(path, ["--lsb_uV", "1"]).reader.root == tmp_path / "configs/tree"
+    assert read_config(path, ["--reader.init_args.root", "tree"]).reader.root == tmp_path / "elsewhere/tree"
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (["--preprocessing.notch_hzz", "60"], "did you mean preprocessing.notch_hz?"),
+        (["--reader.init_args.rooot", "x"], "did you mean root?"),
+        (["--reader.init_arg.root", "x"], "did you mean reader.init_args.root?"),
+        (["--outt", "x"], "did you mean --out?"),
+        (["--max_failed", "0.1"], "did you mean max_failed_share?"),
+        (["--max_failed_share", "often"], "max_failed_share"),
+        (["--max_failed_share", "2"], "max_failed_share"),
+        (["--max_failed_share"], "max_failed_share"),
+        (["--reader.class_path", "os.system"], "allow list"),
+    ],
+)
+@pytest.mark.parametrize("verb", [prepare, check])
+def test_a_wrong_override_is_one_line_with_the_nearest_key(tree, tmp_path, verb, typed, message):
+    if verb is check and typed[0] == "--outt":
+        pytest.skip("check writes nothing")
+    with pytest.raises(ConfigError) as caught:
+        verb([str(write(tmp_path, GOOD)), *typed])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_check_takes_overrides_of_a_config_and_none_of_a_store(tree, tmp_path, capsys):
+    path = write(tmp_path, GOOD.replace("root: tree", "root: nowhere"))
+    assert check([str(path), "--reader.init_args.root", str(tree)]) == 0
+    store = make_store(tmp_path / "store", np.eye(3) * 0.1)
+    with pytest.raises(ConfigError, match="--lsb_uV belongs to a config"):
+        check([str(store.path), "--lsb_uV", "1"])
+
+
+def test_options_of_the_verb_and_overrides_may_stand_in_any_order():
+    options = ["--out", "--jobs", "--plan"]
+    typed = ["--a.b", "-5", "x.yaml", "--out", "S", "--c=1", "--plan", "--d", "--jobs", "2"]
+    assert split_overrides(typed, options) == (
+        ["x.yaml", "--out", "S", "--plan", "--jobs", "2"],
+        ["--a.b", "-5", "--c=1", "--d"],
+    )
+
+
+class Inner:
+    def __init__(self, table: Path) -> None:
+        self.table = table
+
+
+class Outer:
+    def __init__(
+        self,
+        one: Path,
+        many: tuple[Path, ...] = (),
+        maybe: Path | None = None,
+        named: dict[str, Path] = {},  # noqa: B006 - never changed
+        inner: list[Inner] = [],  # noqa: B006
+        word: str = "word",
+    ) -> None:
+        self.one, self.many, self.maybe, self.named, self.inner, self.word = one, many, maybe, named, inner, word
+
+
+@pytest.fixture
+def classes_of_this_file():
+    set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=["cerebro", Inner.__module__])
+    yield
+    set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=["cerebro"])
+
+
+def test_paths_are_found_wherever_a_config_may_hold_them(classes_of_this_file, tmp_path):
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Outer, "outer")
+    inner = {"class_path": f"{Inner.__module__}.Inner", "init_args": {"table": "e"}}
+    given = {"one": "/a", "many": ["b", "/c"], "maybe": "d", "named": {"x": "f"}, "inner": [inner], "word": "g"}
+    outer = parser.instantiate(resolve_paths(parser.parse_object({"outer": given}), tmp_path)).outer
+    assert (outer.one, outer.many) == (Path("/a"), (tmp_path / "b", Path("/c")))
+    assert (outer.maybe, outer.named, outer.word) == (tmp_path / "d", {"x": tmp_path / "f"}, "g")
+    assert [part.table for part in outer.inner] == [tmp_path / "e"]
+
+
+# ------------------------------------------------------------------------------------------------ where it runs
+
+
+def test_how_to_spread_is_read_from_the_options():
+    assert how_to_spread(None, None, None) == (1, None)
+    assert how_to_spread(3, None, None) == (3, None)
+    assert how_to_spread(None, "tcp://head:8786", None) == (1, Dask("tcp://head:8786"))
+    assert how_to_spread(9, None, "") == (9, Slurm())
+    assert how_to_spread(9, None, "partition=a,time=01:00:00,mem=4G,cpus=3") == (
+        9,
+        Slurm(partition="a", time="01:00:00", mem="4G", cpus=3),
+    )
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (["--jobs", "0"], "--jobs 0"),
+        (["--dask"], "--dask tcp://HOST:8786"),
+        (["--dask", "tcp://h:1", "--slurm", "--jobs", "2"], "exclude"),
+        (["--dask", "tcp://h:1", "--jobs", "2"], "--jobs does not go with --dask"),
+        (["--slurm"], "type --jobs N"),
+        (["--jobs", "2", "--slurm", "partitoin=x"], "did you mean partition?"),
+        (["--jobs", "2", "--slurm", "cpus=many"], "cpus=many must be a whole number"),
+        (["--jobs", "2", "--slurm", "on=moon"], "set on to slurm or local"),
+    ],
+)
+def test_wrong_ways_to_spread_are_refused_in_one_line(tree, tmp_path, capsys, typed, message):
+    assert main(["prepare", str(write(tmp_path, GOOD)), "--out", str(tmp_path / "store"), *typed]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not (tmp_path / "store").exists()
+
+
+# ------------------------------------------------------------------------------------------------ builds from files
+
+FOLDER = r"""
+reader:
+  class_path: Folder
+  init_args:
+    {root: files, name: mine, participants: people.csv, participant_column: id, participant_from: '^(P\d+)',
+     tasks: {'_': rest}, pattern: '*.bdf'}
+preprocessing: {sfreq: 100.0}
+"""
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> Path:
+    """Config of a folder of 24 recordings of twelve people."""
+    draw = np.random.default_rng(0)
+    for who in range(12):
+        for run in range(2):
+            eeg = draw.normal(0, 20, (4, 2000)).astype(np.float32)
+            write_bdf(tmp_path / "files" / f"P{who:02d}_{run}.bdf", eeg, ("Fp1", "Fp2", "O1", "O2"), 250.0)
+    (tmp_path / "people.csv").write_text("id,age\n" + "".join(f"P{who:02d},{20 + who}\n" for who in range(12)))
+    return write(tmp_path, FOLDER)
+
+
+def content(store: Path) -> dict[str, bytes]:
+    return {path.relative_to(store).as_posix(): path.read_bytes() for path in store.rglob("*") if path.is_file()}
+
+
+def begin(config: Path, out: Path, *typed: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "cerebro.cli.main", "prepare", str(config), "--out", str(out), *typed]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_failed_recordings_are_listed_by_name_and_too_many_give_exit_1(recordings, tmp_path, capsys):
+    for number in range(8):
+        (tmp_path / f"files/P{number:02d}_0.bdf").write_bytes(b"no recording")
+    assert main(["prepare", str(recordings), "--out", str(tmp_path / "store")]) == 1
+    told = capsys.readouterr().out
+    named = [line.split()[1] for line in told.splitlines() if line.startswith("failed    P")]
+    assert named == [f"P{number:02d}_0:" for number in range(5)]
+    assert "3 more; build_report.json names them all" in told
+    assert "33.3% of the recordings failed" in told
+    report = json.loads((tmp_path / "store/build_report.json").read_text())
+    assert list(report["failures"]) == [f"P{number:02d}_0" for number in range(8)]
+    assert all("BDF" in reason for reason in report["failures"].values())
+    again = ["prepare", str(recordings), "--out", str(tmp_path / "store"), "--max_failed_share", "0.5"]
+    assert main(again) == 0
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_an_interrupted_build_continues_to_the_same_bytes(recordings, tmp_path, sent, code):
+    out = tmp_path / "store"
+    build = begin(recordings, out)
+    while len(list((out / "staging").glob("*.json"))) < 3:
+        time.sleep(0.01)
+        assert build.poll() is None
+    build.send_signal(sent)
+    told = build.communicate()[1]
+    assert build.returncode == code, told
+    assert "the same command continues where it stopped" in told
+    assert not (out / "manifest.json").exists()
+    staged = len(list((out / "staging").glob("*.json")))
+    assert 3 <= staged < 24
+    for store in (out, tmp_path / "whole"):
+        assert main(["prepare", str(recordings), "--out", str(store)]) == 0
+    assert content(out) == content(tmp_path / "whole")
+
+
+def test_a_second_builder_is_refused_and_told_of_the_first(recordings, tmp_path, capsys):
+    out = tmp_path / "store"
+    first = begin(recordings, out)
+    while not (out / ".lock").exists():
+        time.sleep(0.01)
+        assert first.poll() is None
+    line = refused(["prepare", str(recordings), "--out", str(out)], capsys)
+    assert f"process {first.pid} on " in line
+    assert first.wait() == 0, first.communicate()
+    first.communicate()
+    assert Store.open(out).verify() == []
+
+
+def refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(argv) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_clashing_participants_are_one_line(recordings, tmp_path, capsys):
+    with open(tmp_path / "people.csv", "a") as table:
+        table.write("P03,50\n")
+    line = refused(["prepare", str(recordings), "--out", str(tmp_path / "store")], capsys)
+    assert "P03" in line
+    assert "people.csv" in line
+
+
+def test_a_store_of_a_newer_version_is_never_replaced(recordings, tmp_path, capsys):
+    store = make_store(tmp_path / "store", np.eye(3) * 0.1).path
+    manifest = json.loads((store / "manifest.json").read_text())
+    (store / "manifest.json").write_text(json.dumps({**manifest, "version": FORMAT_VERSION + 1}))
+    before = content(store)
+    line = refused(["prepare", str(recordings), "--out", str(store)], capsys)
+    assert f"has format {FORMAT_VERSION + 1}, newer than {FORMAT_VERSION}" in line
+    assert content(store) == before
+
+
+def test_a_staged_record_that_cannot_be_read_is_one_line(recordings, tmp_path, capsys):
+    (tmp_path / "store/staging" / ("a" * 64 + ".json")).mkdir(parents=True)
+    line = refused(["prepare", str(recordings), "--out", str(tmp_path / "store")], capsys)
+    assert "a" * 64 in line

@@ -128,11 +128,11 @@ def _no_shape_checks_around_data(monkeypatch: pytest.MonkeyPatch) -> None:
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prepare in this process: the same code without seconds of imports in children."""
 
-    def run(recipe: Any, entries: Any, available: Any, staging: Path, jobs: int) -> Iterator[Outcome]:
+    def run(work: Any, entries: Any, jobs: int) -> Iterator[Outcome]:
         for entry in entries:
-            yield make_piece(recipe, entry, available.get(entry.key, ()), staging)
+            yield make_piece(work.recipe, entry, work.available.get(entry.key, ()), work.staging)
 
-    monkeypatch.setattr("cerebro.data.build._run", run)
+    monkeypatch.setattr("cerebro.data.spread.run_in_children", run)
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
-"""A small store with everything that a store can hold."""
+"""A small store with everything that a store can hold; children of tests import the modules in ``support`` by name."""
 
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,3 +51,12 @@ def make_varied_store() -> Callable[[Path], Store]:
         )
 
     return make
+
+
+SUPPORT = str(Path(__file__).parent / "support")
+sys.path.append(SUPPORT)
+
+
+@pytest.fixture(autouse=True)
+def importable_support(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [SUPPORT, os.environ.get("PYTHONPATH", "")])))

@@ -1,9 +1,9 @@
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -12,71 +12,24 @@ import time
 import warnings
 from pathlib import Path
 
-import cloudpickle
 import numpy as np
-import pandas as pd
 import pytest
+from npy_reader import Arrays, content, write_recording
 
 from cerebro.data import build as building
 from cerebro.data import seal as sealing
-from cerebro.data import shards
+from cerebro.data import shards, spread
 from cerebro.data.build import build
 from cerebro.data.pieces import make_piece
 from cerebro.data.preprocess import Preprocessing
-from cerebro.data.readers.base import Entry, Event, Finding, Reader, Recording, Scan, Skip
+from cerebro.data.readers.base import Entry, Event, Reader, Scan
 from cerebro.data.splits import ParticipantSplit
 from cerebro.data.store import Store
 from cerebro.errors import CerebroError, DataError
 from cerebro.files import lock_folder
-from cerebro.montage import Montage
 
 PLAN = Preprocessing()
 N_RECORDINGS = 12
-
-
-class Arrays(Reader):
-    """Recordings in ``.npy`` files at 250 Hz; what a name says happens when the file is opened."""
-
-    corpus = "arrays"
-
-    def __init__(self, root: Path, gain: float = 1.0) -> None:
-        self.root = root
-        self.gain = gain
-
-    def montage(self) -> Montage:
-        return Montage("cap", ("A", "B", "C"), np.eye(3) * 0.1)
-
-    def scan(self, require_signals: bool = True) -> Scan:
-        entries = [
-            Entry(path.stem, path.stem[:5], "rest", path, events=(Event(1.0, "start"),))
-            for path in sorted(self.root.glob("*.npy"))
-        ]
-        people = sorted({entry.participant for entry in entries})
-        table = pd.DataFrame({"age": np.arange(len(people)) + 5.0}, index=people)
-        return Scan(entries, [Finding("unlisted", "skipped", "sub99", "not there")], table)
-
-    def load(self, entry: Entry) -> Recording:
-        (self.root / f"{entry.key}.opened").touch()
-        if "crash" in entry.key:
-            os.kill(os.getpid(), signal.SIGKILL)
-        if "bug" in entry.key:
-            raise ZeroDivisionError("a bug\nin a reader")
-        if "short" in entry.key:
-            raise Skip(Finding("too-short", "skipped", entry.key, "0.01 s"))
-        eeg = np.load(entry.path) * np.float32(self.gain)
-        findings = [Finding("no-electrode", "repaired", entry.key, "ECG dropped")] if "ecg" in entry.key else []
-        return Recording(eeg, ("A", "B", "C"), 250.0, "Cz", findings)
-
-    def opened(self) -> list[str]:
-        """Recordings whose signal was opened since the last call."""
-        marks = sorted(self.root.glob("*.opened"))
-        for mark in marks:
-            mark.unlink()
-        return [mark.stem for mark in marks]
-
-
-def write_recording(root: Path, key: str, seed: int, n_times: int = 2500) -> None:
-    np.save(root / f"{key}.npy", (np.random.default_rng(seed).normal(size=(3, n_times)) * 20).astype(np.float32))
 
 
 @pytest.fixture
@@ -93,20 +46,12 @@ def reader(tmp_path: Path) -> Arrays:
 def in_process(monkeypatch):
     """Work in this process: the same code without seconds of imports in children."""
 
-    def run(recipe, entries, available, staging, jobs):
+    def run(work, entries, jobs):
         for entry in entries:
-            yield make_piece(recipe, entry, available.get(entry.key, ()), staging)
+            yield make_piece(work.recipe, entry, work.available.get(entry.key, ()), work.staging)
 
-    monkeypatch.setattr(building, "_run", run)
+    monkeypatch.setattr(spread, "run_in_children", run)
     monkeypatch.setattr(shards, "MAX_SHARD_BYTES", 5 * shards.ALIGNMENT)  # several shards
-
-
-def content(store: Path) -> dict[str, str]:
-    return {
-        path.relative_to(store).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(store.rglob("*"))
-        if path.is_file()
-    }
 
 
 def test_report_counts_read_repaired_skipped_and_failed(reader, in_process, tmp_path):
@@ -280,6 +225,72 @@ def test_full_disk_names_the_bytes_and_leaves_nothing_half_written(reader, in_pr
     assert content(out / "0") == content(clean)
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """``resize(n_bytes)`` makes or resizes a file system of its own in memory, at ``tmp_path / "disk"``."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+
+    def resize(n_bytes: int) -> None:
+        options = f"size={n_bytes}" + (",remount" if os.path.ismount(disk) else "")
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)]
+        done = subprocess.run(command, capture_output=True, check=False)
+        if done.returncode:
+            pytest.skip(f"no file system can be mounted here ({done.stderr.decode().strip()})")
+
+    yield resize
+    if os.path.ismount(disk):
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("mount") is None or os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_disk_of_20_sizes_that_fills_up_harms_no_store_and_continues_with_more_space(
+    reader, in_process, tmp_path, small_disk
+):
+    """Each size: an older store lies there; the build that adds to it fails in one line, later goes on where it was."""
+    disk, old, out = tmp_path / "disk", tmp_path / "old", tmp_path / "disk" / "store"
+    build(reader, PLAN, old)
+    for number in range(20, 50):
+        write_recording(reader.root, f"sub{number}", seed=number)
+    build(reader, PLAN, tmp_path / "clean")
+    before, clean = content(old), content(tmp_path / "clean")
+    n_full = 0
+    for share in np.linspace(0, 0.95, 20):
+        shutil.rmtree(out, ignore_errors=True)
+        small_disk(1 << 26)
+        shutil.copytree(old, out)
+        n_needed = 2 * sum(path.stat().st_size for path in (tmp_path / "clean").rglob("*"))  # pieces and shards
+        small_disk(int(shutil.disk_usage(disk).used + share * n_needed) // 4096 * 4096 + 8192)
+        with contextlib.suppress(DataError), reported_full(out):
+            build(reader, PLAN, out)
+        if (out / "staging").exists():
+            n_full += 1
+            assert not list(out.rglob(".*.part"))
+            assert Store.open(out).verify() == []
+            assert {name: digest for name, digest in content(out).items() if "staging" not in name} == before
+            staged = len(list((out / "staging").glob("*.json")))
+            reader.opened()
+            small_disk(1 << 26)
+            build(reader, PLAN, out)
+            assert len(reader.opened()) <= 30 - staged + 1
+        assert content(out) == clean
+    assert n_full >= 15
+
+
+@contextlib.contextmanager
+def reported_full(out: Path):
+    """Let a build fail for want of space alone, in one line with the bytes that it needs."""
+    try:
+        yield
+    except DataError as error:
+        told = str(error)
+        is_good = re.match(r"^the disk is full[^\n]*needs [\d,]+ bytes[^\n]*$", told) and str(out) in told
+        if not is_good:
+            pytest.fail(told)
+        raise
+
+
 def test_bytes_needed_are_known_before_writing(reader, in_process, tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "free_bytes", lambda folder: 100)
     with pytest.raises(DataError, match=r"needs 6,\d\d\d bytes and 100 bytes are left"):
@@ -341,44 +352,37 @@ def test_kill_between_any_two_moves_of_the_seal_loses_nothing(reader, in_process
     assert content(out) == content(clean)
 
 
-@pytest.fixture
-def picklable():
-    """Let children find the reader of this module, which they cannot import."""
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    yield
-    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+@pytest.mark.parametrize("jobs", [1, 2, 4])
+def test_any_number_of_children_gives_the_bytes_of_one_process_in_another_order(reader, tmp_path, monkeypatch, jobs):
+    build(reader, PLAN, tmp_path / "children", jobs=jobs)
 
-
-def test_two_children_give_the_same_bytes_as_one_process_in_another_order(reader, picklable, tmp_path, monkeypatch):
-    build(reader, PLAN, tmp_path / "two", jobs=2)
-
-    def reversed_run(recipe, entries, available, staging, jobs):
+    def reversed_run(work, entries, jobs):
         for entry in reversed(entries):
-            yield make_piece(recipe, entry, available.get(entry.key, ()), staging)
+            yield make_piece(work.recipe, entry, work.available.get(entry.key, ()), work.staging)
 
-    monkeypatch.setattr(building, "_run", reversed_run)
+    monkeypatch.setattr(spread, "run_in_children", reversed_run)
     build(reader, PLAN, tmp_path / "one")
-    assert content(tmp_path / "one") == content(tmp_path / "two")
+    assert content(tmp_path / "one") == content(tmp_path / "children")
 
 
 def test_a_recording_that_ends_its_process_is_one_failure(reader, tmp_path, monkeypatch):
     write_recording(reader.root, "sub07_crash", seed=70)
 
-    def run(recipe, entries, available, staging, jobs):
+    def run(work, entries, jobs):
         for entry in entries:
             if "crash" in entry.key:
-                (staging / "x.began").write_text(entry.key)
-                raise building.BrokenProcessPool("A process was terminated")
-            yield make_piece(recipe, entry, available.get(entry.key, ()), staging)
+                (work.markers / "x.began").write_text(entry.key)
+                raise spread.BrokenProcessPool("A process was terminated")
+            yield make_piece(work.recipe, entry, work.available.get(entry.key, ()), work.staging)
 
-    monkeypatch.setattr(building, "_run", run)
+    monkeypatch.setattr(spread, "run_in_children", run)
     report = build(reader, PLAN, tmp_path / "store")
     assert (report.read, report.failed) == (N_RECORDINGS - 1, 1)
     assert [rule.examples[0].split(":")[0] for rule in report.rules if rule.rule == "reader-crashed"] == ["sub07_crash"]
 
 
 @pytest.mark.slow
-def test_a_killed_child_costs_one_recording(reader, picklable, tmp_path):
+def test_a_killed_child_costs_one_recording(reader, tmp_path):
     write_recording(reader.root, "sub07_crash", seed=70)
     report = build(reader, PLAN, tmp_path / "store", jobs=2)
     assert (report.read, report.failed) == (N_RECORDINGS - 1, 1)
@@ -386,14 +390,12 @@ def test_a_killed_child_costs_one_recording(reader, picklable, tmp_path):
 
 
 SCRIPT = """
-import importlib.util, sys
+import sys
 from pathlib import Path
-import cloudpickle
-spec = importlib.util.spec_from_file_location("arrays_reader", sys.argv[1])
-module = sys.modules["arrays_reader"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(module)
-cloudpickle.register_pickle_by_value(module)
-module.build(module.Arrays(Path(sys.argv[2])), module.PLAN, Path(sys.argv[3]), jobs=2)
+from npy_reader import Arrays
+from cerebro.data.build import build
+from cerebro.data.preprocess import Preprocessing
+build(Arrays(Path(sys.argv[1])), Preprocessing(), Path(sys.argv[2]), jobs=2)
 """
 
 
@@ -403,7 +405,7 @@ def test_a_hundred_kills_of_a_parallel_build_give_the_same_bytes(reader, tmp_pat
     for number in range(20, 120):
         write_recording(reader.root, f"sub{number}", seed=number)
     clean, out = tmp_path / "clean", tmp_path / "store"
-    command = [sys.executable, "-c", SCRIPT, __file__, str(reader.root)]
+    command = [sys.executable, "-c", SCRIPT, str(reader.root)]
     started = time.perf_counter()
     subprocess.run([*command, str(clean)], check=True, capture_output=True)
     duration = time.perf_counter() - started

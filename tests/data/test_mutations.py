@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.io import savemat
 
-from cerebro.data import build as building
 from cerebro.data.build import build
 from cerebro.data.checksum_list import write_checksums
 from cerebro.data.manifest import read_parquet
@@ -170,9 +169,9 @@ def make_mutants(folder: Path, name: str, n: int) -> tuple[Folder, list[Path]]:
     return reader, mutants[1:]
 
 
-def in_this_process(recipe, entries, available, staging, jobs):
+def in_this_process(work, entries, jobs):
     for entry in entries:
-        yield make_piece(recipe, entry, available.get(entry.key, ()), staging)
+        yield make_piece(work.recipe, entry, work.available.get(entry.key, ()), work.staging)
 
 
 def outcomes(reader: Folder, mutants: list[Path], out: Path) -> Counter[str]:
@@ -214,7 +213,7 @@ def outcomes(reader: Folder, mutants: list[Path], out: Path) -> Counter[str]:
 def check_with_checksums(name: str, n: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reader, mutants = make_mutants(folder, name, n)
     with monkeypatch.context() as patch:
-        patch.setattr(building, "_run", in_this_process)  # no damaged file is opened
+        patch.setattr("cerebro.data.spread.run_in_children", in_this_process)  # no damaged file is opened
         report = build(reader, PLAN, folder / "store")
     assert (report.read, report.failed, report.verified) == (1, n, 1)
     findings = Store.open(folder / "store").findings
@@ -234,7 +233,7 @@ def test_without_checksums_no_mutation_crashes_the_build_or_brings_a_value_that_
     name, tmp_path, monkeypatch
 ):
     if "EEGLAB" not in name:  # scipy has crashed on such files: those are read in a child, as always
-        monkeypatch.setattr(building, "_run", in_this_process)
+        monkeypatch.setattr("cerebro.data.spread.run_in_children", in_this_process)
     count = outcomes(*make_mutants(tmp_path, name, N_FEW), tmp_path / "store")
     assert count["refused: unusable-recording"] >= 2
 
@@ -390,7 +389,7 @@ def parquet_mutants(folder: Path, n: int) -> Windows:
 
 def check_parquet(folder: Path, n: int, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     reader = parquet_mutants(folder / "windows", n)
-    monkeypatch.setattr(building, "_run", in_this_process)
+    monkeypatch.setattr("cerebro.data.spread.run_in_children", in_this_process)
     report = build(reader, PLAN, folder / "with")
     assert (report.read, report.failed) == (1, n)
     (reader.root / "SHA256SUMS").unlink()

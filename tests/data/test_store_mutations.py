@@ -61,11 +61,11 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Noise:
 
 @pytest.fixture(autouse=True)
 def in_process(monkeypatch):
-    def run(recipe, entries, available, staging, jobs):
+    def run(work, entries, jobs):
         for entry in entries:
-            yield make_piece(recipe, entry, available.get(entry.key, ()), staging)
+            yield make_piece(work.recipe, entry, work.available.get(entry.key, ()), work.staging)
 
-    monkeypatch.setattr(building, "_run", run)
+    monkeypatch.setattr("cerebro.data.spread.run_in_children", run)
     monkeypatch.setattr(os, "fsync", lambda handle: None)  # hundreds of builds, and nothing here pulls the plug
 
 

@@ -21,3 +21,7 @@ class VerbParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise a ConfigError instead of printing the usage."""
         raise ConfigError(f"{message}; `{self.prog} --help` shows an example.")
+
+    def options(self) -> list[str]:
+        """Every ``--option`` of this verb."""
+        return [option for option in self._option_string_actions if option.startswith("--")]

@@ -1,52 +1,33 @@
 """``cerebro prepare``: recordings -> store, with a counted report. ``cerebro check``: what is wrong with a data set."""
 
-import inspect
+import difflib
 import re
-from dataclasses import dataclass
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
-from cerebro.cli.messages import one_line
+from cerebro.cli.data_config import read_config, split_overrides
 from cerebro.cli.parser import VerbParser
 from cerebro.data.build import build
 from cerebro.data.exports import is_export
 from cerebro.data.interchange import verify_export
-from cerebro.data.preprocess import Preprocessing
-from cerebro.data.readers.base import Finding, Reader, Scan
+from cerebro.data.readers.base import Finding, Scan
 from cerebro.data.report import count_rules
 from cerebro.data.source_checksums import freeze, with_checksums
+from cerebro.data.spread import Cluster
+from cerebro.data.spread_dask import Dask
+from cerebro.data.spread_slurm import Slurm
 from cerebro.data.store import Store
-from cerebro.errors import ConfigError, check_between
+from cerebro.errors import ConfigError
 from cerebro.files import write_json
-from cerebro.yaml_safety import check_yaml
 
+OVERRIDES = """Every key of the config can be given here too, and wins: --preprocessing.notch_hz 60. Relative paths on
+the command line are relative to the current folder; those in a config to its own."""
+SLURM_KEYS = ", ".join(f"{field.name}={field.default}" for field in fields(Slurm))
 FARTHEST_ELECTRODE_M = 0.3  # from the middle of the head; farther means centimetres or millimetres
 _TASK = re.compile(r"task-([A-Za-z0-9]+)")
-
-
-@dataclass(frozen=True)
-class PrepareConfig:
-    """One YAML of ``cerebro prepare``.
-
-    Parameters
-    ----------
-    reader : Reader
-        Corpus to read.
-    preprocessing : Preprocessing
-        What is done to each recording.
-    lsb_uV : float
-        Microvolts per count of the store.
-    max_failed_share : float
-        Share of failed recordings above which `prepare` exits with 1.
-    """
-
-    reader: Reader
-    preprocessing: Preprocessing
-    lsb_uV: float
-    max_failed_share: float
 
 
 def prepare(argv: list[str]) -> int:
@@ -54,15 +35,23 @@ def prepare(argv: list[str]) -> int:
     parser = VerbParser(
         prog="cerebro prepare",
         description="Turn recordings into a store that trains fast. Running it again does only what is missing.",
-        epilog="example: cerebro prepare configs/data/hbn.yaml --out stores/hbn --jobs 8",
+        epilog=f"{OVERRIDES}\n\nexamples: cerebro prepare configs/data/hbn.yaml --out stores/hbn --jobs 8\n"
+        "          cerebro prepare configs/data/hbn.yaml --out stores/hbn --reader.init_args.root /data/hbn\n"
+        "          cerebro prepare configs/data/hbn.yaml --out stores/hbn --jobs 100 --slurm "
+        "partition=cpu,time=04:00:00",
     )
     parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="reader, preprocessing, lsb_uV")
     parser.add_argument("--out", type=Path, metavar="STORE", help="folder of the store")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that read and filter (default 1)")
+    parser.add_argument("--jobs", type=int, metavar="N", help="processes that read and filter, or Slurm tasks (1)")
+    parser.add_argument("--dask", nargs="?", const="", metavar="ADDRESS", help="let a Dask cluster do the work")
+    parser.add_argument(
+        "--slurm", nargs="?", const="", metavar="KEY=VALUE,...", help=f"let --jobs Slurm tasks do it: {SLURM_KEYS}"
+    )
     parser.add_argument("--plan", action="store_true", help="say what would be used, repaired and skipped; no signal")
     parser.add_argument("--json", type=Path, metavar="FILE", help="with --plan: write the plan there as well")
-    options = parser.parse_args(argv)
-    config = read_config(options.config)
+    own, overrides = split_overrides(argv, parser.options())
+    options = parser.parse_args(own)
+    config = read_config(options.config, overrides, parser.options())
     if options.json is not None and not options.plan:
         raise ConfigError("--json belongs to --plan; a build writes STORE/build_report.json by itself.")
     if options.plan:
@@ -70,9 +59,8 @@ def prepare(argv: list[str]) -> int:
         return 0
     if options.out is None:
         raise ConfigError("--out is missing; type --out STORE (a new folder), or --plan to see what would be built.")
-    if options.jobs < 1:
-        raise ConfigError(f"--jobs {options.jobs} must be 1 or more.")
-    report = build(config.reader, config.preprocessing, options.out, config.lsb_uV, options.jobs)
+    jobs, cluster = how_to_spread(options.jobs, options.dask, options.slurm)
+    report = build(config.reader, config.preprocessing, options.out, config.lsb_uV, jobs, cluster)
     print(report.table())
     if not report.read:
         print(f"no store was written: not one recording of {options.config} could be used.")
@@ -92,27 +80,30 @@ def check(argv: list[str]) -> int:
     parser = VerbParser(
         prog="cerebro check",
         description="Verify every byte of a store or an export, or list what a config's reader would repair and skip.",
-        epilog="example: cerebro check stores/hbn",
+        epilog=f"{OVERRIDES}\n\nexample: cerebro check stores/hbn",
     )
     parser.add_argument("target", type=Path, metavar="CONFIG.yaml|STORE|EXPORT")
     parser.add_argument("--freeze", action="store_true", help="verify and write SHA256SUMS of a config's files")
-    options = parser.parse_args(argv)
+    own, overrides = split_overrides(argv, parser.options())
+    options = parser.parse_args(own)
     target = options.target
+    if target.is_file() and not is_export(target):
+        reader = read_config(target, overrides, parser.options()).reader
+        if options.freeze:
+            file, n_files = freeze(reader)
+            print(f"{file}: {n_files:,} files; `cerebro prepare` verifies them from now on")
+            return 0
+        return 1 if _print_plan(with_checksums(reader, reader.scan(require_signals=False)), None) else 0
+    if overrides:
+        raise ConfigError(f"{overrides[0]} belongs to a config, and {target} is none; leave it out.")
+    if options.freeze:
+        raise ConfigError(f"--freeze belongs to a config; {target} is none (a store is checksummed by itself).")
     if is_export(target):
         problems = verify_export(target)
         for line in problems:
             print(f"error    {line}")
         print(f"{target}: {len(problems)} errors")
         return 1 if problems else 0
-    if target.is_file():
-        reader = read_config(target).reader
-        if options.freeze:
-            file, n_files = freeze(reader)
-            print(f"{file}: {n_files:,} files; `cerebro prepare` verifies them from now on")
-            return 0
-        return 1 if _print_plan(with_checksums(reader, reader.scan(require_signals=False)), None) else 0
-    if options.freeze:
-        raise ConfigError(f"--freeze belongs to a config; {target} is none (a store is checksummed by itself).")
     errors, notes = store_problems(Store.open(target))
     for line in notes:
         print(f"note     {line}")
@@ -122,31 +113,42 @@ def check(argv: list[str]) -> int:
     return 1 if errors else 0
 
 
-def read_config(path: Path) -> PrepareConfig:
-    """Read and check one YAML; relative paths in it are relative to its folder.
+def how_to_spread(jobs: int | None, dask: str | None, slurm: str | None) -> tuple[int, Cluster | None]:
+    """Jobs and cluster of a build, from ``--jobs``, ``--dask`` and ``--slurm``; ``None`` where one was not typed.
 
     Raises
     ------
     ConfigError
-        In one line: unsafe YAML, an unknown key, a wrong type, a class outside cerebro.
+        In one line: two clusters, a key that Slurm's tasks have not, a number that is none.
     """
-    check_yaml(path)
-    set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=["cerebro"])
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--reader", type=Reader, required=True)
-    parser.add_class_arguments(Preprocessing, "preprocessing")
-    parser.add_argument("--lsb_uV", type=float, default=0.05)
-    parser.add_argument("--max_failed_share", type=float, default=0.05)
-    try:
-        config = parser.parse_string(path.read_text(encoding="utf-8"))
-        _resolve_paths(config.reader, path.resolve().parent)
-        made = parser.instantiate(config)
-    except (ArgumentError, TypeError, ValueError) as error:
-        known = list(parser.get_defaults().keys())
-        readers = [reader.__name__ for reader in Reader.__subclasses__()]
-        raise ConfigError(f"config {path}: {one_line('prepare', str(error), known, readers)}") from None
-    check_between("max_failed_share", made.max_failed_share, -1e-9, 1)
-    return PrepareConfig(made.reader, made.preprocessing, made.lsb_uV, made.max_failed_share)
+    if jobs is not None and jobs < 1:
+        raise ConfigError(f"--jobs {jobs} must be 1 or more.")
+    if dask is not None and slurm is not None:
+        raise ConfigError("--dask and --slurm exclude each other; choose one.")
+    if dask is not None:
+        if jobs is not None:
+            raise ConfigError("--jobs does not go with --dask: the cluster's workers are as many as they are.")
+        return 1, Dask(dask)
+    if slurm is None:
+        return jobs or 1, None
+    if jobs is None:
+        raise ConfigError("--slurm needs the number of its tasks; type --jobs N as well.")
+    values: dict[str, Any] = {}
+    for pair in filter(None, slurm.split(",")):
+        key, _, value = pair.partition("=")
+        known = {field.name: field for field in fields(Slurm)}
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            raise ConfigError(f"--slurm has no key {key}; {f'did you mean {close[0]}?' if close else SLURM_KEYS}")
+        if known[key].type in ("int", int):
+            if not value.isdecimal():
+                raise ConfigError(f"--slurm {key}={value} must be a whole number; type --slurm {key}=4, say.")
+            values[key] = int(value)
+        else:
+            values[key] = value
+    if values.get("on", "slurm") not in ("slurm", "local"):
+        raise ConfigError(f"--slurm on={values['on']} is unknown; set on to slurm or local.")
+    return jobs, Slurm(**values)
 
 
 def store_problems(store: Store) -> tuple[list[str], list[str]]:
@@ -165,18 +167,6 @@ def store_problems(store: Store) -> tuple[list[str], list[str]]:
         share = clipped[row] / n_values[row]
         notes.append(f"recording {store.recordings['key'].iloc[row]}: {share:.1%} of its samples are clipped")
     return errors, notes
-
-
-def _resolve_paths(reader: Namespace, folder: Path) -> None:
-    """Make paths among a reader's arguments absolute, as seen from the YAML that names them."""
-    module, _, name = reader.class_path.rpartition(".")
-    cls = getattr(__import__(module, fromlist=[name]), name)
-    for parameter in inspect.signature(cls).parameters.values():
-        value = reader.init_args.get(parameter.name)
-        is_path = parameter.annotation in (Path, Path | None)
-        is_electrode_file = parameter.name == "montage" and str(value).lower().endswith(".elc")
-        if value is not None and (is_path or is_electrode_file):
-            reader.init_args[parameter.name] = folder / value if is_path else str(folder / value)
 
 
 def _print_plan(scan: Scan, file: Path | None) -> bool:

@@ -1,55 +1,59 @@
 """Readers -> store: crash-safe, resumable and parallel; the same bytes whatever happened on the way.
 
 Recordings are independent: each is staged under a name made of its content (`cerebro.data.pieces`), by any process in
-any order, and `cerebro.data.seal` packs them sorted. Readers run in child processes, so that a file that crashes its
-parser costs one recording and not the build.
+any order, here (`cerebro.data.spread`) or on a cluster, and `cerebro.data.seal` packs them sorted.
 """
 
-import hashlib
+import contextlib
 import logging
-import os
 import shutil
-import threading
-import time
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
-from joblib.externals.loky import FIRST_COMPLETED, wait
-from joblib.externals.loky.process_executor import BrokenProcessPool, ProcessPoolExecutor
 
+from cerebro.data.manifest import FORMAT_VERSION
+from cerebro.data.pace import Pace
 from cerebro.data.participants import SAME_PERSON, with_names
-from cerebro.data.pieces import Outcome, PieceRecord, Recipe, code_version, make_piece, sealed_records, staged_records
+from cerebro.data.pieces import PieceRecord, Recipe, code_version, sealed_records, staged_records
 from cerebro.data.preprocess import Preprocessing
 from cerebro.data.readers.base import Entry, Finding, Reader, Scan
 from cerebro.data.report import BuildReport, count_rules
 from cerebro.data.seal import make_tables, recover, seal
 from cerebro.data.shards import STAGING, StoredRecording, full_disk_in_one_line, packed_pieces
 from cerebro.data.source_checksums import count_verified, with_checksums
+from cerebro.data.spread import Cluster, Work, remove_markers, spread_here
+from cerebro.data.spread_tasks import end_tasks_of_killed_builds
 from cerebro.data.store import FINDING_COLUMNS, Store
-from cerebro.errors import CerebroError, DataError, check_positive
-from cerebro.files import lock_folder, remove_orphans, write_json
-from cerebro.progress import progress_bar
-
-N_QUEUED_PER_JOB = 4
+from cerebro.errors import DataError, check_positive
+from cerebro.files import lock_folder, read_json, remove_orphans, write_json
+from cerebro.progress import progress
 
 
 @dataclass
 class _Shelf:
     """Pieces that are there already, wherever they lie."""
 
-    records: dict[str, tuple[PieceRecord, Path, int]]  # piece key -> record, file, byte offset
-    of_recording: dict[str, tuple[str, ...]]  # recording -> piece keys
+    records: dict[str, tuple[PieceRecord, Path, int]] = field(default_factory=dict)  # piece key -> file, byte offset
+    of_recording: dict[str, tuple[str, ...]] = field(default_factory=dict)  # recording -> piece keys
+    channel_sets: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)  # each kept once
 
     def add(self, record: PieceRecord, path: Path, byte_offset: int) -> None:
-        self.records[record.piece_key] = record, path, byte_offset
+        channels = self.channel_sets.setdefault(record.channels, record.channels)
+        self.records[record.piece_key] = replace(record, channels=channels), path, byte_offset
         self.of_recording[record.recording] = (*self.of_recording.get(record.recording, ()), record.piece_key)
 
 
-def build(reader: Reader, plan: Preprocessing, out: Path, lsb_uV: float = 0.05, jobs: int = 1) -> BuildReport:
+def build(
+    reader: Reader,
+    plan: Preprocessing,
+    out: Path,
+    lsb_uV: float = 0.05,
+    jobs: int = 1,
+    cluster: Cluster | None = None,
+) -> BuildReport:
     """Make ``out`` a sealed store of everything that ``reader`` lists; only what is missing or has changed is done.
 
     Parameters
@@ -63,7 +67,9 @@ def build(reader: Reader, plan: Preprocessing, out: Path, lsb_uV: float = 0.05, 
     lsb_uV : float
         Microvolts per count.
     jobs : int
-        Child processes that read and filter.
+        Child processes that read and filter; tasks, where a cluster does the work.
+    cluster : Cluster, optional
+        Other machines that do the work, such as `cerebro.data.spread_slurm.Slurm`; without it this one does.
 
     Returns
     -------
@@ -73,34 +79,46 @@ def build(reader: Reader, plan: Preprocessing, out: Path, lsb_uV: float = 0.05, 
     Raises
     ------
     CerebroError
-        In one line: another process builds here, the disk is full, the tree cannot be read.
+        In one line: another process builds here, the disk is full, the tree cannot be read, a newer cerebro wrote the
+        store that is there.
     """
     check_positive("jobs", jobs)
     check_positive("lsb_uV", lsb_uV)
+    if cluster is not None:
+        cluster.check()
     _refuse_other_folders(out)
+    _refuse_newer_stores(out)
     with full_disk_in_one_line(out), lock_folder(out, "cerebro prepare"):
         recover(out)
-        staging = out / STAGING
+        staging = (out / STAGING).resolve()
         staging.mkdir(exist_ok=True)
+        end_tasks_of_killed_builds(staging)
         remove_orphans(out)
-        _remove_leftovers(staging)
+        remove_orphans(staging, "**/.*.part")
+        remove_markers(staging)
         old = _open_old(out)
         shelf = _shelf(out, old)
         scan = with_checksums(reader, reader.scan())
         recipe = Recipe(reader, plan, lsb_uV, code_version(reader))
+        work = Work(recipe, tuple(scan.entries), shelf.of_recording, staging, staging)
+        outcomes = spread_here(work, jobs) if cluster is None else cluster.spread(work, jobs)
 
+        path_of = {entry.key: entry.path for entry in scan.entries}
         failures: list[Finding] = []
         chosen: dict[str, str] = {}  # recording -> piece key
-        with progress_bar("prepare", "recording", total=len(scan.entries)) as bar:
-            for outcome in _make_pieces(recipe, scan.entries, shelf.of_recording, staging, jobs):
-                bar.update()
+        with contextlib.closing(outcomes), Pace(len(scan.entries)) as pace:
+            for outcome in outcomes:
+                eeg_s, read_bytes = 0.0, 0
                 if outcome.failure is not None:
                     failures.append(outcome.failure)
                 elif outcome.record is not None:
-                    shelf.add(outcome.record, staging / f"{outcome.record.piece_key}.i16", 0)
+                    shelf.add(outcome.record, out / STAGING / f"{outcome.record.piece_key}.i16", 0)
                     chosen[outcome.recording] = outcome.record.piece_key
+                    eeg_s, read_bytes = outcome.record.n_times / plan.sfreq, _n_bytes(path_of[outcome.recording])
                 else:
                     chosen[outcome.recording] = outcome.known
+                pace.step(eeg_s, read_bytes)
+        remove_orphans(staging, "**/.*.part")
         return _seal_if_changed(out, old, reader, recipe, scan, shelf, chosen, failures)
 
 
@@ -135,7 +153,7 @@ def _seal_if_changed(
             continue
         recordings.append(record.stored(entry, path, byte_offset))
 
-    report = _report(recordings, [finding for _, _, finding in found], recipe.plan.sfreq)
+    report = _report(recordings, [finding for _, _, finding in found], failures, recipe.plan.sfreq)
     stored = {recording.key for recording in recordings}
     report = replace(report, verified=count_verified(reader, [entry for entry in scan.entries if entry.key in stored]))
     if not recordings:
@@ -160,25 +178,27 @@ def _seal_if_changed(
     return report
 
 
-def _report(recordings: Sequence[StoredRecording], findings: Sequence[Finding], sfreq: float) -> BuildReport:
+def _report(
+    recordings: Sequence[StoredRecording], findings: Sequence[Finding], failures: Sequence[Finding], sfreq: float
+) -> BuildReport:
     concerned = {
         severity: len({finding.where for finding in findings if finding.severity == severity})
         for severity in ("repaired", "skipped", "failed")
     }
-    tasks = sorted({recording.task for recording in recordings})
     return BuildReport(
         read=len(recordings),
         repaired=concerned["repaired"],
         skipped=concerned["skipped"],
         failed=concerned["failed"],
         rules=count_rules(findings),
-        tasks={task: sum(recording.task == task for recording in recordings) for task in tasks},
+        tasks=dict(sorted(Counter(recording.task for recording in recordings).items())),
         n_participants=len({recording.participant for recording in recordings}),
         hours=sum(recording.piece.n_times for recording in recordings) / sfreq / 3600,
         samples=sum(recording.piece.n_bytes for recording in recordings) // 2,
         clipped_samples=sum(recording.clipped for recording in recordings),
         n_bytes=sum(recording.piece.n_bytes for recording in recordings),
         failed_share=concerned["failed"] / max(concerned["failed"] + len(recordings), 1),
+        failures={failure.where: failure.detail for failure in sorted(failures, key=lambda failure: failure.where)},
     )
 
 
@@ -200,91 +220,43 @@ def _refuse_other_folders(out: Path) -> None:
         raise DataError(f"{out} holds other files ({', '.join(other[:3])}); set --out to a new folder or a store.")
 
 
+def _refuse_newer_stores(out: Path) -> None:
+    """Refuse to replace a store whose format this cerebro does not know."""
+    version = max(map(_version, (out / "manifest.json", *(out / STAGING).glob("seal-*/manifest.json"))))
+    if version > FORMAT_VERSION:
+        raise DataError(
+            f"store {out} has format {version}, newer than {FORMAT_VERSION}, which this cerebro writes; update "
+            "cerebro, or set --out to a new folder."
+        )
+
+
+def _version(manifest: Path) -> int:
+    """Format that a manifest names; 0 where there is none, or a damaged one."""
+    with contextlib.suppress(DataError):
+        content = read_json(manifest) if manifest.is_file() else None
+        version = content.get("version") if isinstance(content, dict) else None
+        return version if isinstance(version, int) else 0
+    return 0
+
+
 def _shelf(out: Path, old: Store | None) -> _Shelf:
-    shelf = _Shelf({}, {})
-    for record, path, byte_offset in staged_records(out / STAGING, packed_pieces(out)):
+    """Find the pieces of earlier runs; damaged ones are made again, and that is said."""
+    shelf = _Shelf()
+    before = sum(len(path.stem) == 64 for path in (out / STAGING).glob("*.json"))  # named by a SHA-256
+    staged = staged_records(out / STAGING, packed_pieces(out))
+    for record, path, byte_offset in progress(staged, "check what is staged", "recording", before, stays=False):
         shelf.add(record, path, byte_offset)
+    if len(shelf.records) < before:
+        logging.getLogger(__name__).warning(
+            "%d staged recordings of an earlier run were damaged; they are read again.", before - len(shelf.records)
+        )
     if old is not None:
         for record, path, byte_offset in sealed_records(old):
             shelf.add(record, path, byte_offset)
     return shelf
 
 
-def _remove_leftovers(staging: Path) -> None:
-    remove_orphans(staging, "**/.*.part")
-    for marker in staging.glob("*.began"):
-        marker.unlink(missing_ok=True)
-
-
-def _make_pieces(
-    recipe: Recipe, entries: Sequence[Entry], available: Mapping[str, tuple[str, ...]], staging: Path, jobs: int
-) -> Iterator[Outcome]:
-    """Outcome of each entry, in any order; after a crash the recordings that were open are tried one at a time."""
-    left = {entry.key: entry for entry in entries}
-    while left:
-        try:
-            for outcome in _run(recipe, list(left.values()), available, staging, jobs):
-                del left[outcome.recording]
-                yield outcome
-        except BrokenProcessPool as error:
-            suspects = [marker.read_text() for marker in sorted(staging.glob("*.began"))]
-            suspects = [key for key in suspects if key in left]
-            _remove_leftovers(staging)
-            if not suspects:
-                raise CerebroError(
-                    f"a child process ended before it opened a recording ({str(error).splitlines()[0]}); is there "
-                    "enough memory? Try fewer jobs."
-                ) from error
-            for key in suspects:
-                yield _run_alone(recipe, left.pop(key), available, staging)
-
-
-def _run_alone(recipe: Recipe, entry: Entry, available: Mapping[str, tuple[str, ...]], staging: Path) -> Outcome:
-    try:
-        return next(_run(recipe, [entry], available, staging, 1))
-    except BrokenProcessPool:
-        detail = "the process that read it was ended by the system: a damaged file, or not enough memory"
-        return Outcome(entry.key, failure=Finding("reader-crashed", "failed", entry.key, detail))
-
-
-def _run(
-    recipe: Recipe, entries: Sequence[Entry], available: Mapping[str, tuple[str, ...]], staging: Path, jobs: int
-) -> Iterator[Outcome]:
-    """Work on entries in child processes, a few queued at a time."""
-    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    pool = ProcessPoolExecutor(
-        min(jobs, len(entries)), env=one_thread, initializer=_end_with_parent, initargs=(os.getpid(),)
-    )
-    waiting = deque(entries)
-    queued: set[Future[Outcome]] = set()
-    try:
-        while waiting or queued:
-            while waiting and len(queued) < N_QUEUED_PER_JOB * jobs:
-                entry = waiting.popleft()
-                queued.add(pool.submit(_work, recipe, entry, available.get(entry.key, ()), staging))
-            done, queued = wait(queued, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield future.result()
-    finally:
-        pool.shutdown(wait=True, kill_workers=True)
-
-
-def _work(recipe: Recipe, entry: Entry, available: tuple[str, ...], staging: Path) -> Outcome:
-    """`make_piece` with a marker beside the pieces that tells, after a crash, which recording was open."""
-    marker = staging / f"{hashlib.sha256(entry.key.encode()).hexdigest()}.began"
-    marker.write_text(entry.key)
-    try:
-        return make_piece(recipe, entry, available, staging)
-    finally:
-        marker.unlink(missing_ok=True)
-
-
-def _end_with_parent(parent: int) -> None:
-    """End this child within moments of a killed parent, so that it writes nothing beside its successor."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+def _n_bytes(source: Path) -> int:
+    with contextlib.suppress(OSError):
+        return source.stat().st_size
+    return 0

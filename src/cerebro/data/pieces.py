@@ -159,9 +159,22 @@ def make_piece(recipe: Recipe, entry: Entry, available: tuple[str, ...], staging
 
 def write_record(staging: Path, record: PieceRecord) -> None:
     """Write the JSON that makes a piece count, with a checksum of its own; always after the piece itself."""
-    path, content = staging / f"{record.piece_key}.json", asdict(record)
+    path = staging / f"{record.piece_key}.json"
+    content = {  # asdict would copy each number
+        **vars(record),
+        "findings": [vars(finding) for finding in record.findings],
+        "segments": [vars(segment) for segment in record.segments],
+    }
     with full_disk_in_one_line(path, len(json.dumps(content, indent=1)) + 1):
         write_checked_json(path, content)
+
+
+def record_from(content: dict[str, Any]) -> PieceRecord:
+    """Record of its plain content, as JSON gives it; TypeError or KeyError if that is something else."""
+    findings = tuple(Finding(**finding) for finding in content["findings"])
+    segments = tuple(Segment(**segment) for segment in content["segments"])
+    lists = {name: tuple(content[name]) for name in ("channels", "offsets_uV")}
+    return PieceRecord(**{**content, **lists, "findings": findings, "segments": segments})
 
 
 def staged_records(staging: Path, packed: dict[str, tuple[Path, int]]) -> Iterator[tuple[PieceRecord, Path, int]]:
@@ -206,17 +219,18 @@ def sealed_records(store: Store) -> Iterator[tuple[PieceRecord, Path, int]]:
     for recording_row, *segment in store.segments.itertuples(index=False):
         segments.setdefault(int(recording_row), []).append(Segment(*segment))
     shards = [store.path / shard["name"] for shard in store.manifest["shards"]]
-    rows = store.recordings
+    names = ("piece", "key", "source_sha256", "reference", "clipped")
+    rows = {name: store.recordings[name].tolist() for name in names}  # a look-up in a table costs as much as a record
     for number, row in enumerate(store.index):
-        piece_key = str(rows["piece"].iloc[number])
+        piece_key = str(rows["piece"][number])
         record = PieceRecord(
-            recording=str(rows["key"].iloc[number]),
+            recording=str(rows["key"][number]),
             piece_key=piece_key,
-            source_sha256=str(rows["source_sha256"].iloc[number]),
+            source_sha256=str(rows["source_sha256"][number]),
             channels=store.montages[row["montage"]].channels,
-            reference=str(rows["reference"].iloc[number]),
+            reference=str(rows["reference"][number]),
             offsets_uV=tuple(map(float, store.offsets_uV(number))),
-            clipped=int(rows["clipped"].iloc[number]),
+            clipped=int(rows["clipped"][number]),
             n_times=int(row["n_times"]),
             checksum=int(row["checksum"]),
             findings=findings.pop(piece_key, ()),
@@ -263,12 +277,7 @@ def _code_of(file: Path) -> str:
 def _read_record(path: Path) -> PieceRecord | None:
     """Record of a staged piece; ``None`` if it is not to the letter what `write_record` wrote under this name."""
     try:
-        content = read_checked_json(path)
-        content["findings"] = tuple(Finding(**finding) for finding in content["findings"])
-        content["segments"] = tuple(Segment(**segment) for segment in content["segments"])
-        for name in ("channels", "offsets_uV"):
-            content[name] = tuple(content[name])
-        record = PieceRecord(**content)
+        record = record_from(read_checked_json(path))
     except (DataError, TypeError, KeyError):  # the last two: a record of another version
         return None
     return record if record.piece_key == path.stem else None

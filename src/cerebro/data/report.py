@@ -1,12 +1,13 @@
 """What a build did: read, repaired, skipped and failed recordings, by rule and with examples."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cerebro.data.readers.base import Finding
 
 N_EXAMPLES = 3
+N_FAILURES_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class BuildReport:
         Failed recordings over those read and failed.
     verified : int
         Recordings in the store whose files agree with ``SHA256SUMS`` or a git-annex key.
+    failures : dict of str to str
+        Every recording that could not be used -> why.
     """
 
     read: int
@@ -60,6 +63,7 @@ class BuildReport:
     n_bytes: int
     failed_share: float
     verified: int = 0
+    failures: dict[str, str] = field(default_factory=dict)
 
     def content(self) -> dict[str, Any]:
         """Plain types for JSON."""
@@ -78,7 +82,11 @@ class BuildReport:
         if self.verified:
             lines.append(f"verified  {self.verified:>8,}   recordings agree with SHA256SUMS or their git-annex key")
         lines += [f"  task {task:<32} {count:>8,}" for task, count in self.tasks.items()]
-        return "\n".join(lines + rule_lines(self.rules))
+        lines += rule_lines(self.rules)
+        lines += [f"failed    {key}: {reason}" for key, reason in list(self.failures.items())[:N_FAILURES_SHOWN]]
+        if len(self.failures) > N_FAILURES_SHOWN:
+            lines.append(f"failed    {len(self.failures) - N_FAILURES_SHOWN:,} more; build_report.json names them all")
+        return "\n".join(lines)
 
 
 def count_rules(findings: Sequence[Finding]) -> tuple[RuleCount, ...]:
@@ -93,9 +101,10 @@ def count_rules(findings: Sequence[Finding]) -> tuple[RuleCount, ...]:
 
 
 def rule_lines(rules: Sequence[RuleCount]) -> list[str]:
-    """Text lines: one per rule, its first example below it."""
+    """Text lines: one per rule, its first example below it; what failed is listed by name elsewhere."""
     lines = []
     for entry in rules:
         lines.append(f"  {entry.severity:<9} {entry.rule:<32} {entry.count:>6,}")
-        lines += [f"            e.g. {example}" for example in entry.examples[:1]]
+        if entry.severity != "failed":
+            lines += [f"            e.g. {example}" for example in entry.examples[:1]]
     return lines

@@ -1,0 +1,149 @@
+"""Recordings -> pieces in child processes of this machine; a file that crashes its reader costs one recording.
+
+`Work` is what there is to do. Its pieces may be made by any process in any order: each is staged under the name of its
+content. Clusters share the same work over many machines (`cerebro.data.spread_tasks`), each of which uses this file.
+"""
+
+import contextlib
+import hashlib
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from joblib.externals.loky import FIRST_COMPLETED, wait
+from joblib.externals.loky.process_executor import BrokenProcessPool, ProcessPoolExecutor
+
+from cerebro.data.pieces import Outcome, Recipe, make_piece
+from cerebro.data.readers.base import Entry, Finding
+from cerebro.data.shards import full_disk_in_one_line
+from cerebro.errors import CerebroError
+
+N_QUEUED_PER_JOB = 4
+BEGAN = ".began"  # suffix of the marker that names a recording while it is open
+
+
+@dataclass(frozen=True)
+class Work:
+    """Recordings to turn into staged pieces.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What the samples depend on, besides their source.
+    entries : tuple of Entry
+        Recordings, sorted by key.
+    available : mapping of str to tuple of str
+        Recording -> keys of its pieces that are there already.
+    staging : Path
+        Folder of pieces.
+    markers : Path
+        Folder of this process alone for the markers of open recordings.
+    """
+
+    recipe: Recipe
+    entries: tuple[Entry, ...]
+    available: Mapping[str, tuple[str, ...]]
+    staging: Path
+    markers: Path
+
+
+@runtime_checkable
+class Cluster(Protocol):
+    """Other machines that see the same files."""
+
+    def check(self) -> None:
+        """Raise CerebroError, before anything is read, if this cluster cannot be used from here."""
+
+    def spread(self, work: Work, jobs: int) -> Generator[Outcome, None, None]:
+        """Outcome of each recording, in any order; closing the iterator ends what runs elsewhere."""
+
+
+def spread_here(work: Work, jobs: int) -> Generator[Outcome, None, None]:
+    """Outcome of each recording, in any order; after a crash the recordings that were open are tried one at a time."""
+    left = {entry.key: entry for entry in work.entries}
+    while left:
+        try:
+            with contextlib.closing(run_in_children(work, tuple(left.values()), jobs)) as outcomes:
+                for outcome in outcomes:
+                    del left[outcome.recording]
+                    yield outcome
+        except BrokenProcessPool as error:
+            suspects = [key for key in open_recordings(work.markers) if key in left]
+            remove_markers(work.markers)
+            if not suspects:
+                raise CerebroError(
+                    f"a child process ended before it opened a recording ({str(error).splitlines()[0]}); is there "
+                    "enough memory? Try fewer jobs."
+                ) from error
+            for key in suspects:
+                yield _run_alone(work, left.pop(key))
+
+
+def open_recordings(markers: Path) -> list[str]:
+    """Recordings that were open in processes that ended without a word."""
+    return [marker.read_text(encoding="utf-8") for marker in sorted(markers.glob(f"*{BEGAN}"))]
+
+
+def remove_markers(markers: Path) -> None:
+    """Forget which recordings were open."""
+    for marker in markers.glob(f"*{BEGAN}"):
+        marker.unlink(missing_ok=True)
+
+
+def run_in_children(work: Work, entries: Sequence[Entry], jobs: int) -> Generator[Outcome, None, None]:
+    """Work on entries in child processes, a few queued at a time."""
+    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    pool = ProcessPoolExecutor(
+        min(jobs, len(entries)), env=one_thread, initializer=end_with_parent, initargs=(os.getpid(),)
+    )
+    waiting = deque(entries)
+    queued: set[Future[Outcome]] = set()
+    try:
+        while waiting or queued:
+            while waiting and len(queued) < N_QUEUED_PER_JOB * jobs:
+                entry = waiting.popleft()
+                available = work.available.get(entry.key, ())
+                queued.add(pool.submit(_make_marked, work.recipe, entry, available, work.staging, work.markers))
+            done, queued = wait(queued, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield future.result()
+    finally:
+        pool.shutdown(wait=True, kill_workers=True)
+
+
+def _run_alone(work: Work, entry: Entry) -> Outcome:
+    try:
+        with contextlib.closing(run_in_children(work, [entry], 1)) as outcomes:
+            return next(outcomes)
+    except BrokenProcessPool:
+        remove_markers(work.markers)
+        detail = "the process that read it was ended by the system: a damaged file, or not enough memory"
+        return Outcome(entry.key, failure=Finding("reader-crashed", "failed", entry.key, detail))
+
+
+def _make_marked(recipe: Recipe, entry: Entry, available: tuple[str, ...], staging: Path, markers: Path) -> Outcome:
+    """`make_piece` with a marker that tells, after a crash, which recording was open."""
+    marker = markers / f"{hashlib.sha256(entry.key.encode()).hexdigest()}{BEGAN}"
+    with full_disk_in_one_line(marker, len(entry.key)):
+        marker.write_text(entry.key, encoding="utf-8")
+    try:
+        return make_piece(recipe, entry, available, staging)
+    finally:
+        marker.unlink(missing_ok=True)
+
+
+def end_with_parent(parent: int) -> None:
+    """End this child within moments of a killed parent, so that it writes nothing beside its successor."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
