@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+
 from cerebro.montage import Montage
+from cerebro.montage import fit_sphere as fit_centre
 
 Floats = npt.NDArray[np.float64]
 
@@ -88,10 +90,7 @@ class Head:
 
 def fit_sphere(positions: Floats) -> Sphere:
     """Fit a sphere to electrode positions (C, 3) by linear least squares and move them onto it."""
-    design = np.column_stack([2 * positions, np.ones(len(positions))])
-    solution, *_ = np.linalg.lstsq(design, (positions**2).sum(axis=1), rcond=None)
-    centre = solution[:3]
-    radius = float(np.sqrt(solution[3] + (centre**2).sum()))
+    centre, radius = fit_centre(positions)
     away = positions - centre
     return Sphere(centre, radius, away / np.linalg.norm(away, axis=1, keepdims=True) * radius)
 
