@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cerebro.data.channels import AsRecorded, ChannelSpace, MapChannels
     from cerebro.data.module import EEGData
     from cerebro.data.sources import (
         FilmWindows,
@@ -20,8 +21,11 @@ if TYPE_CHECKING:
     from cerebro.data.splits import ParticipantSplit
 
 __all__ = [
+    "AsRecorded",
+    "ChannelSpace",
     "EEGData",
     "FilmWindows",
+    "MapChannels",
     "ParticipantSplit",
     "RandomCrops",
     "SlidingWindows",
@@ -34,5 +38,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = {"EEGData": "module", "ParticipantSplit": "splits"}.get(name, "sources")
+    homes = {"EEGData": "module", "ParticipantSplit": "splits"} | dict.fromkeys(
+        ("AsRecorded", "ChannelSpace", "MapChannels"), "channels"
+    )
+    home = homes.get(name, "sources")
     return getattr(importlib.import_module(f"{__name__}.{home}"), name)

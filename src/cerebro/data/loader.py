@@ -1,7 +1,7 @@
 """Batches for a training loop: read ahead by one thread, resumed at any step, the same for any number of ranks."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -13,20 +13,43 @@ from cerebro.data.targets import Labels
 from cerebro.data.windows import WindowReader
 from cerebro.errors import CheckpointError, ConfigError
 from cerebro.randomness import sample_keys
-from cerebro.signal import RawBatch
+from cerebro.signal import KEEP_CHANNELS, ChannelMap, RawBatch
 
 READ_AHEAD = 2  # batches
 
 
 class BatchMaker:
-    """Turns rows of a window table into a batch with everything that is known of them."""
+    """Turns rows of a window table into a batch with everything that is known of them.
 
-    def __init__(self, reader: WindowReader, labels: Labels, channels: list[npt.NDArray[np.int64]], seed: int) -> None:
+    Parameters
+    ----------
+    reader : WindowReader
+        Cuts the windows.
+    labels : Labels
+        Targets of the windows.
+    channels : sequence of int64 (C,)
+        By montage: row of ``SignalSpec.channels`` of each channel that the model sees, -1 = padding.
+    seed : int
+        Seed of the keys.
+    maps : sequence of ChannelMap
+        By montage: what makes these channels on the device; empty where they are those of the recording.
+    """
+
+    def __init__(
+        self,
+        reader: WindowReader,
+        labels: Labels,
+        channels: Sequence[npt.NDArray[np.int64]],
+        seed: int,
+        maps: Sequence[ChannelMap] = (),
+    ) -> None:
         self.reader = reader
         self.labels = labels
         self.seed = seed
         index = reader.store.index
         self._channels = [torch.from_numpy(rows) for rows in channels]
+        self._is_padded = [bool((rows < 0).any()) for rows in channels]
+        self._maps = maps or (KEEP_CHANNELS,) * len(channels)
         self._montage = index["montage"].astype(np.int64)
         self._participant = index["participant"].astype(np.int64)
         self._scale = index["scale"].astype(np.float32)
@@ -38,7 +61,8 @@ class BatchMaker:
         recording = table.recording[rows].astype(np.int64)
         participant = self._participant[recording]
         targets, known = self.labels.batch(rows, participant)
-        channel = self._channels[int(self._montage[recording[0]])]
+        montage = int(self._montage[recording[0]])
+        channel = self._channels[montage]
         return RawBatch(
             counts=self.reader.read(rows, keys),
             microvolts_per_count=torch.from_numpy(self._scale[recording]),
@@ -51,7 +75,8 @@ class BatchMaker:
             pair=torch.from_numpy(table.pair[rows]),
             targets=targets,
             known=known,
-            is_padded=False,  # windows lie inside their recordings, and a batch has one montage
+            is_padded=self._is_padded[montage],  # windows lie inside their recordings, and a batch has one montage
+            channel_map=self._maps[montage],
         )
 
 
