@@ -153,7 +153,8 @@ def dipoles():
     moment = rng.normal(0, 1, (25, 3))
     gain = (away * moment).sum(2) / np.linalg.norm(away, axis=2) ** 3
     gain /= np.abs(gain).max()
-    return gain @ rng.normal(0, 100, (25, 200))
+    signal = gain @ rng.normal(0, 1, (25, 200))
+    return 300 * signal / np.abs(signal).max()
 
 
 def test_interpolation_of_a_smooth_dipole_field_is_close(dipoles):

@@ -10,8 +10,10 @@ import numpy as np
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
 from cerebro.cli.messages import one_line
+from cerebro.cli.mixture import is_mixture, prepare_mixture
 from cerebro.cli.parser import VerbParser
 from cerebro.data.build import build
+from cerebro.data.mixture import open_store
 from cerebro.data.preprocess import Preprocessing
 from cerebro.data.readers.base import Finding, Reader, Scan
 from cerebro.data.report import count_rules
@@ -53,12 +55,14 @@ def prepare(argv: list[str]) -> int:
         description="Turn recordings into a store that trains fast. Running it again does only what is missing.",
         epilog="example: cerebro prepare configs/data/hbn.yaml --out stores/hbn --jobs 8",
     )
-    parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="reader, preprocessing, lsb_uV")
+    parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="reader, preprocessing, lsb_uV; or sources")
     parser.add_argument("--out", type=Path, metavar="STORE", help="folder of the store")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that read and filter (default 1)")
     parser.add_argument("--plan", action="store_true", help="say what would be used, repaired and skipped; no signal")
     parser.add_argument("--json", type=Path, metavar="FILE", help="with --plan: write the plan there as well")
     options = parser.parse_args(argv)
+    if is_mixture(options.config):
+        return prepare_mixture(options.config, options.out, argv, prepare)
     config = read_config(options.config)
     if options.json is not None and not options.plan:
         raise ConfigError("--json belongs to --plan; a build writes STORE/build_report.json by itself.")
@@ -95,7 +99,7 @@ def check(argv: list[str]) -> int:
     target = parser.parse_args(argv).target
     if target.is_file():
         return 1 if _print_plan(read_config(target).reader.scan(require_signals=False), None) else 0
-    errors, notes = store_problems(Store.open(target))
+    errors, notes = store_problems(open_store(target))
     for line in notes:
         print(f"note     {line}")
     for line in errors:

@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cerebro.data.channels import AsRecorded, ChannelSpace, MapChannels
+    from cerebro.data.channels import AsPrepared, AsRecorded, ChannelSpace, MapChannels
     from cerebro.data.module import EEGData
     from cerebro.data.sources import (
         FilmWindows,
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cerebro.data.splits import ParticipantSplit
 
 __all__ = [
+    "AsPrepared",
     "AsRecorded",
     "ChannelSpace",
     "EEGData",
@@ -39,7 +40,7 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     homes = {"EEGData": "module", "ParticipantSplit": "splits"} | dict.fromkeys(
-        ("AsRecorded", "ChannelSpace", "MapChannels"), "channels"
+        ("AsPrepared", "AsRecorded", "ChannelSpace", "MapChannels"), "channels"
     )
     home = homes.get(name, "sources")
     return getattr(importlib.import_module(f"{__name__}.{home}"), name)

@@ -7,13 +7,14 @@ channels of its recordings as int16, and `RawBatch.to_microvolts` applies the de
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.optimize import linear_sum_assignment
 
+from cerebro.data.mixture import Mixture
 from cerebro.data.store import Store
 from cerebro.data.windows import channel_rows, signal_of
 from cerebro.dsp.spherical_spline import spline_weights
@@ -81,6 +82,15 @@ class AsRecorded(ChannelSpace):
         return ChannelPlan(signal.channels, signal.positions, rows, (KEEP_CHANNELS,) * len(rows))
 
 
+class AsPrepared(ChannelSpace):
+    """What the config of a mixture says under ``channels``; of one store, or where it says nothing, `AsRecorded`."""
+
+    def plan(self, store: Store) -> ChannelPlan:
+        """As `MapChannels.plan` with the settings of the mixture, or as `AsRecorded.plan`."""
+        settings = store.manifest.get("channels") if isinstance(store, Mixture) else None
+        return MapChannels(**settings).plan(store) if settings else AsRecorded().plan(store)
+
+
 class MapChannels(ChannelSpace):
     """The channels of one target montage.
 
@@ -98,7 +108,7 @@ class MapChannels(ChannelSpace):
         channels of the target, zero and marked -1 where none was matched. ``interpolate``: all channels of the target,
         those without a match by spherical splines (Perrin et al. 1989, doi:10.1016/0013-4694(89)90180-6) over all
         channels of the recording.
-    electrodes : tuple of str
+    electrodes : sequence of str
         Electrodes of the target to use; empty = all.
     max_distance_mm : float
         Farthest match by position, in the head frame; 0 = by name alone. Caps on different template heads place the
@@ -114,7 +124,7 @@ class MapChannels(ChannelSpace):
         self,
         target: str = "10-20-19",
         method: Literal["select", "pad", "interpolate"] = "select",
-        electrodes: tuple[str, ...] = (),
+        electrodes: Sequence[str] = (),
         max_distance_mm: float = 25.0,
     ) -> None:
         check_one_of("method", method, ("select", "pad", "interpolate"))
@@ -124,6 +134,15 @@ class MapChannels(ChannelSpace):
         self.method = method
         self.electrodes = tuple(electrodes)
         self.max_distance_mm = max_distance_mm
+
+    def settings(self) -> dict[str, Any]:
+        """Arguments that make this channel space again, as plain types."""
+        return {
+            "target": self.target,
+            "method": self.method,
+            "electrodes": list(self.electrodes),
+            "max_distance_mm": self.max_distance_mm,
+        }
 
     def plan(self, store: Store) -> ChannelPlan:
         """Match every montage of the store with the target."""

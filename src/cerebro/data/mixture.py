@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
@@ -27,6 +28,7 @@ from cerebro.montage import Montage
 MIXTURE_FILE = "mixture.json"
 MIXTURE_VERSION = 1
 Reference = Literal["as_is", "average"]
+_NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,11 @@ def participant_keys(store: Store) -> tuple[str, ...]:
 
 
 def write_mixture(
-    path: Path, stores: Mapping[str, Path], weights: Mapping[str, float | int], reference: Reference = "as_is"
+    path: Path,
+    stores: Mapping[str, Path],
+    weights: Mapping[str, float | int],
+    reference: Reference = "as_is",
+    channels: Mapping[str, Any] = _NONE,
 ) -> Mixture:
     """Write ``mixture.json`` of stores that are there, and open it; the stores stay where they are.
 
@@ -208,6 +214,8 @@ def write_mixture(
         Relative weight of each member; they are scaled to sum to 1.
     reference : {"as_is", "average"}
         ``average``: every recording of every member must have been prepared with the common average as its reference.
+    channels : mapping
+        Arguments of `cerebro.data.channels.MapChannels` for whoever trains on the mixture; empty = as recorded.
 
     Raises
     ------
@@ -236,7 +244,10 @@ def write_mixture(
         "members": entries,
         "sfreq": next(iter(opened.values())).sfreq,
         "reference": reference,
-        "data_hash": _hash([[entry["name"], entry["data_hash"], entry["weight"]] for entry in entries]),
+        "channels": dict(channels),
+        "data_hash": _hash(
+            [dict(channels), *([entry[key] for key in ("name", "data_hash", "weight")] for entry in entries)]
+        ),
     }
     text = manifest_text(content).encode()
     write_atomically(path / MIXTURE_FILE, lambda file: _write(file, text))

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
 
-from cerebro.data.channels import AsRecorded, ChannelSpace
+from cerebro.data.channels import AsPrepared, ChannelSpace, MapChannels
 from cerebro.data.loader import BatchLoader, BatchMaker
 from cerebro.data.mixture import Mixture, normalised, open_store, participant_keys
 from cerebro.data.mixture_order import MixtureOrder, mixed_pairs, mixed_windows
@@ -54,7 +54,8 @@ class EEGData(LightningDataModule):
     seed : int
         Seed of order, crops and keys.
     channels : ChannelSpace
-        Which channels a model sees: those of the store (`AsRecorded`), or those of a target montage (`MapChannels`).
+        Which channels a model sees: what the mixture's config says (`AsPrepared`), those of the store (`AsRecorded`), or
+        those of a target montage (`MapChannels`).
     weights : dict of str to float
         Of a mixture: share of the training batches by member, in place of those in its ``mixture.json``; empty = those.
     """
@@ -70,7 +71,7 @@ class EEGData(LightningDataModule):
         batches_per_epoch: int = 0,
         max_eval_windows: int = 0,
         seed: int = 0,
-        channels: ChannelSpace = AsRecorded(),  # noqa: B008  has no state
+        channels: ChannelSpace = AsPrepared(),  # noqa: B008  has no state
         weights: dict[str, float | int] = {},  # noqa: B006  never changed
     ) -> None:
         super().__init__()
@@ -264,7 +265,7 @@ class EEGData(LightningDataModule):
 
     def _check_channels(self) -> None:
         """Refuse to map channels of windows that hold one channel each."""
-        if len(self._table.channel) and not isinstance(self.channels, AsRecorded):
+        if len(self._table.channel) and isinstance(self.channels, MapChannels):
             raise ConfigError(
                 f"{type(self.windows).__name__} gives windows of one channel, which cannot be mapped to a montage; set "
                 "data.channels to AsRecorded."
