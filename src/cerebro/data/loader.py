@@ -1,4 +1,4 @@
-"""Batches for a training loop: read ahead by one thread, resumed at any step, the same for any number of ranks."""
+"""Batches for a training loop: read ahead by threads, resumed at any step, the same for any number of ranks."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,8 @@ from cerebro.errors import CheckpointError, ConfigError
 from cerebro.randomness import sample_keys
 from cerebro.signal import KEEP_CHANNELS, ChannelMap, RawBatch
 
-READ_AHEAD = 2  # batches
+READ_AHEAD = 2  # batches that stand ready
+FETCH_AHEAD_BYTES = 128_000_000  # that the disk is asked for at once, in the order of the disk
 
 
 class BatchMaker:
@@ -97,9 +98,19 @@ class BatchLoader:
         Whether epochs follow each other.
     rank, world_size : int
         This process and their number; each makes its share of every global batch.
+    n_threads : int
+        Threads that make batches ahead, each two; 0 makes a batch when it is asked for. The batches are the same.
     """
 
-    def __init__(self, maker: BatchMaker, order: Order, is_training: bool, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        maker: BatchMaker,
+        order: Order,
+        is_training: bool,
+        rank: int = 0,
+        world_size: int = 1,
+        n_threads: int = 1,
+    ) -> None:
         if is_training and order.batch_size % world_size:
             raise ConfigError(
                 f"batch_size={order.batch_size} cannot be shared by {world_size} processes; set data.batch_size to a "
@@ -110,6 +121,7 @@ class BatchLoader:
         self.is_training = is_training
         self.rank = rank
         self.world_size = world_size
+        self.n_threads = n_threads
         self._epoch = 0
         self._step = 0
 
@@ -144,25 +156,49 @@ class BatchLoader:
 
     def batch(self, epoch: int, step: int) -> RawBatch:
         """This rank's share of batch ``step`` of ``epoch``."""
-        rows, key_epoch = self.order.batch(epoch, step)
-        return self.maker.make(rank_slice(rows, self.rank, self.world_size, self.is_training), key_epoch)
+        return self.maker.make(*self._share(epoch, step))
 
     def __iter__(self) -> Iterator[RawBatch]:
         epoch, first = (self._epoch, self._step) if self.is_training else (0, 0)
         ahead: deque[Future[RawBatch]] = deque()
-        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cerebro-read-ahead")
+        threads = ThreadPoolExecutor(max_workers=max(1, self.n_threads), thread_name_prefix="cerebro-read-ahead")
+        fetcher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cerebro-fetch")
+        n_ahead = READ_AHEAD * self.n_threads
         try:
-            for step in range(first, len(self) + READ_AHEAD):
+            for step in range(first, len(self) + n_ahead):
                 if step < len(self):
-                    ahead.append(thread.submit(self.batch, epoch, step))
-                if step - first < READ_AHEAD:
+                    self._fetch(fetcher, epoch, step, first)
+                    ahead.append(threads.submit(self.batch, epoch, step))
+                if step - first < n_ahead:
                     continue
                 batch = ahead.popleft().result()
                 if self.is_training:
-                    self._epoch, self._step = self._behind(epoch, step - READ_AHEAD + 1)
+                    self._epoch, self._step = self._behind(epoch, step - n_ahead + 1)
                 yield batch
         finally:
-            thread.shutdown(wait=True, cancel_futures=True)
+            threads.shutdown(wait=True, cancel_futures=True)
+            fetcher.shutdown(wait=True, cancel_futures=True)
+
+    def _fetch(self, fetcher: ThreadPoolExecutor, epoch: int, step: int, first: int) -> None:
+        """Where a group of batches begins, have the disk read the next one (and the first one, to begin with)."""
+        if self.maker.reader.store.is_at_hand:
+            return
+        n = max(1, FETCH_AHEAD_BYTES // (self.order.batch_size * self.maker.reader.bytes_per_window))
+        if step == first:
+            fetcher.submit(self._will_need, epoch, first, first + n)
+        if (step - first) % n == 0:
+            fetcher.submit(self._will_need, epoch, step + n, step + 2 * n)
+
+    def _will_need(self, epoch: int, first: int, stop: int) -> None:
+        """Ask for this rank's share of batches ``first`` to ``stop`` of ``epoch``."""
+        parts = [self._share(epoch, step) for step in range(first, min(stop, len(self)))]
+        for key_epoch in dict.fromkeys(key_epoch for _, key_epoch in parts):
+            rows = np.concatenate([rows for rows, other in parts if other == key_epoch])
+            self.maker.reader.will_need(rows, sample_keys(self.maker.seed, key_epoch, rows))
+
+    def _share(self, epoch: int, step: int) -> tuple[npt.NDArray[np.int64], int]:
+        rows, key_epoch = self.order.batch(epoch, step)
+        return rank_slice(rows, self.rank, self.world_size, self.is_training), key_epoch
 
     def _behind(self, epoch: int, step: int) -> tuple[int, int]:
         return (epoch + 1, 0) if step == len(self) else (epoch, step)

@@ -14,8 +14,9 @@ import numpy as np
 from jaxtyping import Int16
 from numpy import ndarray
 
+from cerebro.data.page_checksums import PAGE
 from cerebro.data.readers.base import Event, Segment
-from cerebro.data.store import ALIGNMENT, PAGE
+from cerebro.data.store import ALIGNMENT
 from cerebro.errors import DataError
 from cerebro.files import free_bytes, read_json, write_atomically, write_json
 

@@ -20,6 +20,9 @@ time-major (T, C); one that came as windows lies channel-major, (C, windows x sa
 arithmetic on the index: any length, stride or crop without a rebuild. `cerebro.data.seal` writes this format.
 """
 
+import mmap
+import os
+import threading
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,10 +31,12 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import psutil
 from jaxtyping import Int16
 from numpy import ndarray
 
 from cerebro.data.manifest import PAGE_CHECKSUMS, missing_or_damaged, read_manifest, read_parquet
+from cerebro.data.page_checksums import PAGE, page_checksums
 from cerebro.errors import DataError
 from cerebro.montage import Montage
 from cerebro.progress import progress
@@ -40,7 +45,6 @@ if TYPE_CHECKING:
     import torch
 
 ALIGNMENT = 4096  # bytes
-PAGE = 4096  # bytes under one CRC-32C: whoever reads one window reads no more than the pages that it touches
 TIME_MAJOR, CHANNEL_MAJOR = 0, 1  # layouts of the index
 EVENT_TICKS_PER_S = 10_000
 
@@ -110,8 +114,11 @@ class Store:
         self._first_page = np.concatenate([[0], np.cumsum(n_pages)]).astype(np.int64)  # shard -> row of crc32c.u4
         self._is_checked = np.zeros(len(self._crc), dtype=bool)  # costs memory only where something was looked at
         self._n_unchecked = len(self._crc)
-        # Private mappings: torch asks for writable memory, and nothing written there ever reaches the file.
-        self._maps = [np.memmap(path / shard["name"], dtype="<i2", mode="c") for shard in manifest["shards"]]
+        self._lock = threading.Lock()
+        self._maps = [_map(path / shard["name"]) for shard in manifest["shards"]]
+        self._flats = [np.frombuffer(shard, dtype="<i2") for shard in self._maps]
+        n_bytes = sum(int(shard["bytes"]) for shard in manifest["shards"])
+        self._fits_memory = n_bytes < psutil.virtual_memory().total / 2
 
     @cached_property
     def recordings(self) -> pd.DataFrame:
@@ -172,8 +179,10 @@ class Store:
         row = self.index[recording]
         n_times, n_channels = int(row["n_times"]), int(row["n_channels"])
         start, n_values = int(row["offset"]), n_times * n_channels
-        self.touch(np.array([row["shard"]]), np.array([start * 2]), n_values * 2)
-        view = np.asarray(self._maps[row["shard"]])[start : start + n_values]
+        place = np.array([row["shard"]]), np.array([start * 2])
+        self.will_need(*place, np.array([n_values * 2]))
+        self.touch(*place, n_values * 2)
+        view: npt.NDArray[np.int16] = self._flats[row["shard"]][start : start + n_values]
         is_time_major = row["layout"] == TIME_MAJOR
         view = view.reshape(n_times, n_channels) if is_time_major else view.reshape(n_channels, n_times).T
         view.flags.writeable = False
@@ -182,13 +191,45 @@ class Store:
     def offsets_uV(self, recording: int) -> npt.NDArray[np.float32]:
         """Microvolts (C,) that were subtracted from each channel before quantising."""
         row = self.index[recording]
-        return np.asarray(self._offsets[row["offset_row"] : row["offset_row"] + row["n_channels"]])
+        first = int(row["offset_row"])
+        return np.array(self._offsets[first : first + int(row["n_channels"])])
 
     def shard(self, number: int) -> "torch.Tensor":
         """Flat int16 tensor (L,) over the memory map of a shard; call `touch` before reading a range."""
         import torch  # here, because the children that read signals never need it and would wait seconds for it
 
-        return torch.from_numpy(np.asarray(self._maps[number]))
+        return torch.from_numpy(self._flats[number])
+
+    def flat(self, number: int) -> npt.NDArray[np.int16]:
+        """All int16 values of a shard as one array over the memory map; call `touch` before reading a range."""
+        return self._flats[number]
+
+    @property
+    def is_at_hand(self) -> bool:
+        """Whether all samples have been read and fit half of the memory: then they are there still."""
+        return self._fits_memory and not self._n_unchecked
+
+    def will_need(
+        self, shard: npt.NDArray[np.integer], first_byte: npt.NDArray[np.integer], n_bytes: npt.NDArray[np.integer]
+    ) -> None:
+        """Have the system read ``n_bytes`` (B,) from each ``first_byte`` (B,) of ``shard`` (B,) in the background.
+
+        A memory map alone reads one page after the other, each when it is missed. Here they are asked for in the order
+        of the disk, neighbours at once. Does nothing where the samples are at hand.
+        """
+        if self.is_at_hand or not len(shard):
+            return
+        base = self._first_page[shard]
+        low, high = base + first_byte // PAGE, base + (first_byte + n_bytes - 1) // PAGE + 1  # pages of the store
+        order = np.argsort(low)
+        low, high, number = low[order], np.maximum.accumulate(high[order]), np.asarray(shard)[order]
+        is_new = np.append(True, (low[1:] > high[:-1]) | (number[1:] != number[:-1]))
+        last = np.append(np.flatnonzero(is_new)[1:], len(low)) - 1
+        start = (low[is_new] - self._first_page[number[is_new]]) * PAGE
+        length = (high[last] - low[is_new]) * PAGE
+        for which in np.unique(number).tolist():
+            mine = number[is_new] == which
+            _fetch(self._maps[which], self._shard_path(which), start[mine].tolist(), length[mine].tolist())
 
     def touch(self, shard: npt.NDArray[np.integer], first_byte: npt.NDArray[np.integer], n_bytes: int) -> None:
         """Verify the pages of ``n_bytes`` bytes from each ``first_byte`` (B,) of ``shard`` (B,), unless they were.
@@ -206,37 +247,72 @@ class Store:
         low, high = base + first_byte // PAGE, base + (first_byte + n_bytes - 1) // PAGE
         pages = low[:, None] + np.arange(int((high - low).max()) + 1)
         pages = np.minimum(pages, high[:, None]).ravel()
-        for page in np.unique(pages[~self._is_checked[pages]]).tolist():
-            problem = self._page_problem(page)
-            if problem:
-                raise DataError(f"store {self.path} is damaged: {problem}; delete it and run `cerebro prepare` again.")
-            self._is_checked[page] = True
-            self._n_unchecked -= 1
+        unseen = np.unique(pages[~self._is_checked[pages]])
+        damaged = self._damaged(unseen)
+        if damaged:
+            raise DataError(f"store {self.path} is damaged: {damaged[0]}; delete it and run `cerebro prepare` again.")
+        with self._lock:  # two threads may have verified one page
+            self._n_unchecked -= int(np.count_nonzero(~self._is_checked[unseen]))
+            self._is_checked[unseen] = True
 
     def verify(self) -> list[str]:
         """Verify every byte of the store; one line per damaged file or page, empty if all is well."""
         problems = missing_or_damaged(self.path, self.manifest, thorough=True)
-        names = [shard["name"] for shard in self.manifest["shards"]]
-        for number in progress(range(len(names)), "verify", "shard", len(names)):
-            pages = range(int(self._first_page[number]), int(self._first_page[number + 1]))
-            problems += filter(None, map(self._page_problem, pages))
-        for recording, row in enumerate(self.index):
-            start, n = int(row["offset"]), int(row["n_times"]) * int(row["n_channels"])
-            if crc32c(self._maps[row["shard"]][start : start + n]) != int(row["checksum"]):
-                problems.append(f"recording {self.recordings['key'].iloc[recording]}: its checksum does not agree")
+        keys = self.recordings["key"]
+        for recording in progress(range(len(self.index)), "verify", "recording", len(self.index)):
+            row = self.index[recording]
+            number, start, n_values = (
+                int(row["shard"]),
+                int(row["offset"]),
+                int(row["n_times"]) * int(row["n_channels"]),
+            )
+            self.will_need(np.array([number]), np.array([2 * start]), np.array([2 * n_values]))
+            first = int(self._first_page[number]) + 2 * start // PAGE
+            problems += self._damaged(np.arange(first, first + -(-2 * n_values // PAGE)))
+            if crc32c(self._flats[number][start : start + n_values]) != int(row["checksum"]):
+                problems.append(f"recording {keys.iloc[recording]}: its checksum does not agree")
         return problems
+
+    def _shard_path(self, number: int) -> Path:
+        return self.path / str(self.manifest["shards"][number]["name"])
 
     def _table(self, name: str) -> pd.DataFrame:
         table: pd.DataFrame = read_parquet(self.path / f"{name}.parquet").to_pandas()
         return table
 
-    def _page_problem(self, page: int) -> str:
-        number = int(np.searchsorted(self._first_page, page, side="right")) - 1
-        start = (page - int(self._first_page[number])) * PAGE
-        part = self._maps[number][start // 2 : (start + PAGE) // 2]
-        if crc32c(part) == int(self._crc[page]):
-            return ""
-        return f"{self.manifest['shards'][number]['name']}: checksum of bytes {start:,} to {start + PAGE:,} differs"
+    def _damaged(self, pages: npt.NDArray[np.int64]) -> list[str]:
+        """One line for each of ``pages`` (ascending rows of crc32c.u4) whose checksum does not agree."""
+        problems = []
+        number = np.searchsorted(self._first_page, pages, side="right") - 1
+        for shard in np.unique(number).tolist():
+            rows = pages[number == shard]
+            bytes_of_shard = self._flats[shard].view(np.uint8)
+            starts = (rows - self._first_page[shard]) * PAGE
+            name = self.manifest["shards"][shard]["name"]
+            for start in starts[page_checksums(bytes_of_shard, starts) != self._crc[rows]].tolist():
+                problems.append(f"{name}: checksum of bytes {start:,} to {start + PAGE:,} differs")
+        return problems
+
+
+def _fetch(mapped: mmap.mmap, path: Path, starts: list[int], lengths: list[int]) -> None:
+    if not hasattr(os, "posix_fadvise"):  # macOS
+        for start, length in zip(starts, lengths, strict=True):
+            mapped.madvise(mmap.MADV_WILLNEED, start, length)
+        return
+    handle = os.open(path, os.O_RDONLY)  # unlike madvise, its calls leave the interpreter's lock free
+    try:
+        for start, length in zip(starts, lengths, strict=True):
+            os.posix_fadvise(handle, start, length, os.POSIX_FADV_WILLNEED)
+    finally:
+        os.close(handle)
+
+
+def _map(shard: Path) -> mmap.mmap:
+    """Private mapping: torch asks for writable memory, and nothing written there ever reaches the file."""
+    with open(shard, "rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    mapped.madvise(mmap.MADV_RANDOM)  # the system would read 128 KiB around every page that is missed
+    return mapped
 
 
 def crc32c(counts: npt.NDArray[np.int16]) -> int:

@@ -1,0 +1,94 @@
+"""Windows in random order from files that are not in memory, beside reading the same files from end to end.
+
+Cold means that the store's files were dropped with ``posix_fadvise`` before every round. Random order is the product's
+loader: an epoch of shuffled windows of 129 channels x 200 samples in batches of 128, every checksum verified, int16
+delivered. Sequential is plain ``read`` of 8 MiB at a time. Wall time, because it is the disk that is measured; bytes
+are those that the system says it fetched for this process (``/proc/self/io``).
+
+The whole store is smaller than what the loader asks the disk for ahead of time, in the order of the disk. ``scattered``
+takes every sixth window only, so that no two windows are neighbours on the disk: what a store far larger than that
+gets, a request of 52 kB at a time. ``read_amplification`` is that of the scattered windows.
+"""
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from cerebro.data.loader import BatchLoader
+from cerebro.data.store import Store
+
+SCATTER = 6
+AT_ONCE = 8 << 20  # bytes
+
+Rows = npt.NDArray[np.int64]
+
+
+def figures(path: Path, n_windows: int, loader_of: Callable[[Store, Rows, int], BatchLoader], rounds: int) -> dict[str, float]:
+    """``loader_of(store, rows, seed)`` makes the loader of one epoch."""
+    every, scattered = np.arange(n_windows), np.arange(0, n_windows, SCATTER)
+    measured: dict[str, list[float]] = {}
+    for number in range(rounds):
+        sequential = sequential_speed(path)
+        random, _ = random_speed(path, loader_of, every, number)
+        islands, amplification = random_speed(path, loader_of, scattered, number)
+        for name, value in {
+            "cold_random_vs_sequential": random / sequential,
+            "cold_scattered_vs_sequential": islands / sequential,
+            "read_amplification": amplification,
+            "cold_random_mb_per_second": random / 1e6,
+            "cold_scattered_mb_per_second": islands / 1e6,
+            "cold_sequential_mb_per_second": sequential / 1e6,
+        }.items():
+            measured.setdefault(name, []).append(value)
+    return {
+        key: value
+        for name, values in measured.items()
+        for key, value in (
+            (name, statistics.median(values)),
+            (f"{name}_lowest", min(values)),
+            (f"{name}_highest", max(values)),
+        )
+    }
+
+
+def random_speed(path: Path, loader_of: Callable[[Store, Rows, int], BatchLoader], rows: Rows, seed: int) -> tuple[float, float]:
+    """Useful bytes per second, and bytes fetched per useful byte."""
+    store = Store.open(path)
+    loader = loader_of(store, rows, seed)
+    drop(path)
+    fetched, start = fetched_bytes(), time.perf_counter()
+    useful = sum(batch.counts.nbytes for batch in loader)
+    taken = time.perf_counter() - start
+    return useful / taken, (fetched_bytes() - fetched) / useful
+
+
+def sequential_speed(path: Path) -> float:
+    """Bytes per second of reading the shards from end to end."""
+    drop(path)
+    n_bytes, start = 0, time.perf_counter()
+    for shard in sorted(path.glob("shards/*")):
+        with open(shard, "rb", buffering=0) as file:
+            while part := file.read(AT_ONCE):
+                n_bytes += len(part)
+    return n_bytes / (time.perf_counter() - start)
+
+
+def drop(path: Path) -> None:
+    """Have the system forget what it keeps of the store's files."""
+    for file in [*path.glob("shards/*"), *path.glob("crc32c.u4")]:
+        handle = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(handle)
+
+
+def fetched_bytes() -> int:
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return int(dict(line.split(": ") for line in lines)["read_bytes"])
