@@ -192,9 +192,9 @@ class BatchLoader:
     def _will_need(self, epoch: int, first: int, stop: int) -> None:
         """Ask for this rank's share of batches ``first`` to ``stop`` of ``epoch``."""
         parts = [self._share(epoch, step) for step in range(first, min(stop, len(self)))]
-        for key_epoch in dict.fromkeys(key_epoch for _, key_epoch in parts):
-            rows = np.concatenate([rows for rows, other in parts if other == key_epoch])
-            self.maker.reader.will_need(rows, sample_keys(self.maker.seed, key_epoch, rows))
+        if parts:
+            keys = [sample_keys(self.maker.seed, key_epoch, rows) for rows, key_epoch in parts]
+            self.maker.reader.will_need(np.concatenate([rows for rows, _ in parts]), np.concatenate(keys))
 
     def _share(self, epoch: int, step: int) -> tuple[npt.NDArray[np.int64], int]:
         rows, key_epoch = self.order.batch(epoch, step)

@@ -7,7 +7,7 @@ weight with which training draws from each. Whoever reads a `Store` reads a `Mix
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import psutil
 
 from cerebro.data.manifest import manifest_text
 from cerebro.data.mixture_tables import merge_people, stack
@@ -86,8 +87,9 @@ class Mixture(Store):
         montages: list[Montage] = []
         montage_rows = [[_row_of(montages, montage) for montage in store.montages] for store in stores]
         self.montages = tuple(montages)
-        self._maps = [shard for store in stores for shard in store._maps]
-        self._first_shard = _starts([len(store._maps) for store in stores])
+        self._flats = [shard for store in stores for shard in store._flats]
+        self._fits_memory = sum(shard.nbytes for shard in self._flats) < psutil.virtual_memory().total / 2
+        self._first_shard = _starts([len(store._flats) for store in stores])
         self._first_recording = _starts([len(store) for store in stores])
         self.index, self.event_index = self._concatenate(stores, montage_rows)
         self.member = np.repeat(np.arange(len(stores), dtype=np.int32), [len(store) for store in stores])
@@ -115,13 +117,31 @@ class Mixture(Store):
             members.append(Member(entry["name"], store, float(entry["weight"])))
         return cls(path, content, members)
 
+    @property
+    def is_at_hand(self) -> bool:
+        """Whether all samples have been read and fit half of the memory: then they are there still."""
+        return self._fits_memory and all(member.store.is_at_hand for member in self.members)
+
+    def will_need(
+        self, shard: npt.NDArray[np.integer], first_byte: npt.NDArray[np.integer], n_bytes: npt.NDArray[np.integer]
+    ) -> None:
+        """Have the system read ranges as `Store.will_need` does, each from its own member."""
+        for store, rows, local in self._by_member(shard):
+            store.will_need(local, np.asarray(first_byte)[rows], np.asarray(n_bytes)[rows])
+
     def touch(self, shard: npt.NDArray[np.integer], first_byte: npt.NDArray[np.integer], n_bytes: int) -> None:
         """Verify pages as `Store.touch` does, each in its own member."""
+        for store, rows, local in self._by_member(shard):
+            store.touch(local, np.asarray(first_byte)[rows], n_bytes)
+
+    def _by_member(
+        self, shard: npt.NDArray[np.integer]
+    ) -> Iterator[tuple[Store, npt.NDArray[np.bool_], npt.NDArray[np.int64]]]:
+        """Each member that ``shard`` (B,) speaks of, where, and the shards' numbers in it."""
         which = np.searchsorted(self._first_shard, shard, side="right") - 1
         for number in np.unique(which).tolist():
             rows = which == number
-            local = np.asarray(shard)[rows] - self._first_shard[number]
-            self.members[number].store.touch(local, np.asarray(first_byte)[rows], n_bytes)
+            yield self.members[number].store, rows, np.asarray(shard)[rows].astype(np.int64) - self._first_shard[number]
 
     def offsets_uV(self, recording: int) -> npt.NDArray[np.float32]:
         """Microvolts (C,) that were subtracted from each channel before quantising."""
