@@ -54,8 +54,8 @@ class EEGData(LightningDataModule):
     seed : int
         Seed of order, crops and keys.
     channels : ChannelSpace
-        Which channels a model sees: what the mixture's config says (`AsPrepared`), those of the store (`AsRecorded`), or
-        those of a target montage (`MapChannels`).
+        Which channels a model sees: what the mixture's config says (`AsPrepared`), those of the store (`AsRecorded`),
+        or those of a target montage (`MapChannels`).
     weights : dict of str to float
         Of a mixture: share of the training batches by member, in place of those in its ``mixture.json``; empty = those.
     """
