@@ -1,13 +1,15 @@
 """Random windows of 129 channels x 200 samples in batches of 128: cerebro's reader beside MNE and beside a plain copy.
 
-All files are warm. Ours delivers int16 counts, time-major, in a buffer that is used again (the product converts on the
-device); ``_float32`` figures count the conversion to float32 microvolts, channel-major, on the CPU. "MNE lazy" is one
+All files are warm, but for the figures of `cold`. Ours delivers int16 counts, time-major, in a buffer that is used
+again, for a device that converts them; ``_float32`` figures deliver float32 microvolts, channel-major, as the product
+does where the model runs on the CPU. "MNE lazy" is one
 ``raw.get_data(start, stop)`` per window from a FIF file opened without preload, "MNE preload" the same after
 ``load_data()``. A "share of memcpy" compares with one plain copy per random slice of the same size from the same array;
 "of_long_memcpy" with one copy of a whole batch's bytes from one random place, which no random access can reach.
 ``_two_threads`` figures run both sides in two threads and count wall time.
 """
 
+import shutil
 import tempfile
 import time
 import tracemalloc
@@ -23,14 +25,16 @@ import torch
 
 from cerebro.data.arrays import write_store
 from cerebro.data.loader import BatchLoader, BatchMaker
-from cerebro.data.sampling import Permutation, ShuffledOrder
+from cerebro.data.sampling import FixedOrder, Permutation, ShuffledOrder
 from cerebro.data.sources import SlidingWindows
 from cerebro.data.store import Store
 from cerebro.data.targets import resolve
 from cerebro.data.windows import WindowReader, WindowTable, channel_rows, signal_of
 from cerebro.montage import hbn_129
 from cerebro.randomness import sample_keys
-from cerebro.signal import RawBatch
+from cold import IN_ORDER
+from cold import figures as cold_figures
+from opening import figures as opening_figures
 from timing import compare, in_two_threads
 
 N_CHANNELS, N_TIMES, BATCH = 129, 200, 128
@@ -48,7 +52,20 @@ def main(rounds: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         store, files = write_recordings(Path(folder))
         table, _ = SlidingWindows(N_TIMES / SFREQ, 0.1).table(store)
-        return measure(store, table, files, rounds)
+        side_by_side, _ = SlidingWindows(N_TIMES / SFREQ, N_TIMES / SFREQ).table(store)
+
+        def loader_of(opened: Store, rows: Rows, seed: int) -> BatchLoader:
+            maker = maker_of(opened, side_by_side, WindowReader(opened, side_by_side))
+            montage = np.zeros(len(rows), int)
+            if seed == IN_ORDER:
+                return BatchLoader(maker, FixedOrder(rows, montage, BATCH), is_training=False)
+            return BatchLoader(maker, ShuffledOrder(rows, montage, BATCH, 0, seed), is_training=True)
+
+        figures = measure(store, table, files, rounds)
+        cold = Path(folder) / "cold"  # what is mapped somewhere cannot be dropped from memory
+        shutil.copytree(store.path, cold)
+        figures |= cold_figures(cold, len(side_by_side), loader_of, rounds)
+        return figures | opening_figures(rounds)
 
 
 def write_recordings(folder: Path) -> tuple[Store, list[Path]]:
@@ -79,7 +96,7 @@ def measure(store: Store, table: WindowTable, files: list[Path], rounds: int) ->
     floats = rng.standard_normal(len(flat) // 2, dtype=np.float32)
     few, many = partial(draw, rng, table, N_BATCHES_MNE), partial(draw, rng, table, N_BATCHES)
     by_lazy, by_loaded = partial(by_mne, lazy, table), partial(by_mne, loaded, table)
-    ours_int16, ours_float32 = partial(counts, reader), partial(microvolts, reader, store)
+    ours_int16, ours_float32 = partial(counts, reader), partial(microvolts, reader)
     copy_int16, copy_float32 = partial(copies, flat, rng, BATCH), partial(copies, floats, rng, BATCH)
     copy_long = partial(copies, flat, rng, 1)
 
@@ -113,6 +130,13 @@ def measure(store: Store, table: WindowTable, files: list[Path], rounds: int) ->
     )
     figures |= both.figures("share_of_memcpy_int16_two_threads")
     both = compare(
+        lambda: in_two_threads(partial(microvolts, reader, many()), partial(microvolts, second, many())),
+        lambda: in_two_threads(copy_float32, partial(copies, floats, np.random.default_rng(2), BATCH)),
+        rounds,
+        clock=time.perf_counter,
+    )
+    figures |= both.figures("share_of_memcpy_float32_two_threads")
+    both = compare(
         lambda: in_two_threads(partial(counts, reader, few()), partial(counts, second, few())),
         lambda: in_two_threads(partial(by_lazy, few()), partial(by_mne, lazy_too, table, few())),
         rounds,
@@ -137,11 +161,9 @@ def counts(reader: WindowReader, batches: list[Rows]) -> None:
         reader.read(rows, rows)
 
 
-def microvolts(reader: WindowReader, store: Store, batches: list[Rows]) -> None:
-    scale = torch.full((BATCH,), store.lsb_uV)
-    empty = torch.empty(0, dtype=torch.int64)
+def microvolts(reader: WindowReader, batches: list[Rows]) -> None:
     for rows in batches:
-        RawBatch(reader.read(rows, rows), scale, *[empty] * 7).to_microvolts()
+        reader.read_microvolts(rows, rows)
 
 
 def by_mne(raws: list[mne.io.BaseRaw], table: WindowTable, batches: list[Rows]) -> None:

@@ -151,7 +151,8 @@ def read_asa(path: Path) -> Montage:
             f"{path} has no {', '.join(absent)}; add the places of LPA, RPA and Nz, from which the directions of the "
             "head follow."
         )
-    axes, origin = _head_frame(*(places[upper[name]] for name in LANDMARKS), path)
+    left, right, nasion = (places[upper[name]] for name in LANDMARKS)
+    axes, origin = _head_frame(left, right, nasion, path)
     channels = tuple(name for name in places if name.upper() not in ("LPA", "RPA"))
     aliases = tuple((old, upper[new]) for old, new in OLD_NAMES_10_20.items() if old not in upper and new in upper)
     positions = np.array([axes @ (places[name] - origin) for name in channels])
@@ -276,7 +277,9 @@ def _asa_places(lines: Sequence[str], path: Path) -> dict[str, npt.NDArray[np.fl
     if not any(own):
         own = names
     if not found or not all(own) or len(own) != len(found) or len(names) not in (0, len(found)):
-        raise DataError(f"{path} has {len(found)} positions and {len(names) or sum(map(bool, own))} names; mend the file.")
+        raise DataError(
+            f"{path} has {len(found)} positions and {len(names) or sum(map(bool, own))} names; mend the file."
+        )
     if names and names != own:
         at = next(i for i, (a, b) in enumerate(zip(own, names, strict=True)) if a != b)
         raise DataError(f"{path} calls position {at + 1} {own[at]} and its label {names[at]}; mend the file.")

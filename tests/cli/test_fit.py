@@ -51,6 +51,7 @@ def test_the_whole_path_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert run("test", "--config", resolved, "--data.shift", "2") == 2
     assert "--allow_seen_participants true" in capsys.readouterr().err
     assert run("test", "--config", resolved, "--data.shift", "2", "--allow_seen_participants", "true") == 0
+    assert "WARNING: 2 test participants were seen" in capsys.readouterr().out
 
 
 def test_the_checkpoint_of_another_phase_never_replaces_the_config(tmp_path: Path) -> None:

@@ -17,6 +17,12 @@ from cerebro.cli.simulate import simulate
         (["--out", "x", "--preset", "demo", "--seed", "-1"], "--seed"),
         (["--out", "x", "--preset", "demo", "--strength", "weak"], "realistic, strong"),
         (["--out", "x", "--preset", "demo", "--jobs", "0"], "jobs"),
+        (["--out", "x", "--preset", "demo", "--format", "fif"], "bids, edf, parquet"),
+        (["--out", "x", "--preset", "demo", "--channels", "AF7"], "--channels belongs to --format parquet"),
+        (["--out", "x", "--preset", "demo", "--format", "edf", "--remission", "table"], "belongs to --format parquet"),
+        (["--out", "x", "--preset", "demo", "--format", "parquet", "--channels", "E1"], "set --channels"),
+        (["--out", "x", "--preset", "demo", "--format", "parquet", "--remission", "file"], "column, primary, table"),
+        (["--out", "x", "--preset", "demo", "--format", "edf", "--seed", "500000"], "set --seed below"),
         (["--out", "x", "--preset", "demo", "--sedd", "1"], "--sedd"),
     ],
 )
@@ -34,6 +40,23 @@ def test_a_folder_of_something_else_exits_2(tmp_path, capsys):
     (tmp_path / "photos").mkdir()
     assert simulate(["--out", str(tmp_path), "--preset", "demo"]) == 2
     assert "choose another --out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "file", "target"),
+    [
+        (["--format", "edf"], "edf", "p_factor"),
+        (["--format", "parquet", "--remission", "column"], "windows", "remission"),
+    ],
+)
+def test_other_formats_are_written_with_their_truth(arguments, file, target, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("cerebro.simulate.windows.N_WINDOWS", {"demo": 2})
+    out = tmp_path / "out"
+    assert simulate(["--out", str(out), "--preset", "demo", "--participants", "15", "--jobs", "1", *arguments]) == 0
+    said = capsys.readouterr().out
+    assert "15 participants, preset demo, strength strong" in said
+    assert target in said
+    assert {"ground_truth.json", "participants.tsv", "README", file} <= {path.name for path in out.iterdir()}
 
 
 def test_help_shows_an_example(capsys):

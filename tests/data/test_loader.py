@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from cerebro.data.arrays import write_store
-from cerebro.data.loader import BatchLoader, BatchMaker
+from cerebro.data.loader import FETCH_AHEAD_BYTES, BatchLoader, BatchMaker
 from cerebro.data.sampling import FixedOrder, PairedOrder, ShuffledOrder
 from cerebro.data.sources import RandomCrops
+from cerebro.data.store import Store
 from cerebro.data.targets import resolve
 from cerebro.data.windows import WindowReader, channel_rows, signal_of
 from cerebro.errors import CheckpointError, ConfigError, DataError
@@ -36,7 +37,7 @@ def store(tmp_path_factory):
     )
 
 
-def loader_of(store, batch_size=4, is_training=True, rank=0, world_size=1, batches_per_epoch=0):
+def loader_of(store, batch_size=4, is_training=True, rank=0, world_size=1, batches_per_epoch=0, n_threads=1):
     table, _ = RandomCrops().table(store)
     labels = resolve(("age",), table, store.participants, np.ones(5, bool))
     channels = channel_rows(store, signal_of(store, table.n_times, ("age",)))
@@ -46,7 +47,7 @@ def loader_of(store, batch_size=4, is_training=True, rank=0, world_size=1, batch
         order = ShuffledOrder(rows, montage, batch_size, batches_per_epoch, 3, world_size)
     else:
         order = FixedOrder(rows, montage, batch_size)
-    return BatchLoader(maker, order, is_training, rank, world_size)
+    return BatchLoader(maker, order, is_training, rank, world_size, n_threads)
 
 
 def frozen(batch):
@@ -137,6 +138,30 @@ def test_evaluation_starts_over_each_time_with_the_same_crops(store):
     assert len(first) == len(loader)
 
 
+@pytest.mark.parametrize("n_threads", [0, 2, 4])
+def test_any_number_of_threads_gives_the_same_batches_and_positions(store, n_threads):
+    alone, several = loader_of(store), loader_of(Store.open(store.path), n_threads=n_threads)
+    for _ in range(2):  # epochs
+        for one, other in zip(alone, several, strict=True):
+            assert frozen(one) == frozen(other)
+            assert alone.state_dict() == several.state_dict()
+
+
+def test_the_disk_is_asked_for_every_window_before_it_is_read_and_never_once_all_is_at_hand(store, monkeypatch):
+    opened = Store.open(store.path)
+    loader = loader_of(opened)
+    loader.maker.reader.bytes_per_window = FETCH_AHEAD_BYTES // 8  # two batches at once
+    asked = []
+    monkeypatch.setattr(loader.maker.reader, "will_need", lambda rows, keys: asked.extend(rows.tolist()))
+    seen = [row for batch in loader for row in batch.sample.tolist()]
+    assert sorted(asked) == sorted(seen)
+    assert opened.verify() == []
+    assert opened.is_at_hand
+    asked.clear()
+    list(loader)
+    assert asked == []
+
+
 def test_two_ranks_partition_every_global_batch(store):
     whole = loader_of(store, batch_size=4)
     ranks = [loader_of(store, batch_size=4, rank=rank, world_size=2) for rank in range(2)]
@@ -185,3 +210,6 @@ def test_couples_pass_through_the_loader(store):
     for batch in loader:
         couples = batch.participant.reshape(-1, 2)
         assert (couples[:, 0] != couples[:, 1]).all()
+    order = PairedOrder(np.arange(n), pair, person, 6, 0, seed=0)
+    with pytest.raises(ConfigError, match="multiple of 4"):  # three rows each would cut a couple
+        BatchLoader(loader.maker, order, is_training=True, rank=0, world_size=2)

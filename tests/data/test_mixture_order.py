@@ -116,6 +116,7 @@ def test_couples_are_of_one_source_and_montage_and_a_source_without_any_is_named
         return mixed_pairs(rows, source, montage, pair, participant, names, weights, 8, 40, 0)
 
     order = pairs_of(pair, (0.5, 0.5))
+    assert order.rows_together == 2
     for step in range(80):
         drawn = order.batch(0, step)[0]
         assert len(np.unique(montage[drawn])) == 1
@@ -123,7 +124,7 @@ def test_couples_are_of_one_source_and_montage_and_a_source_without_any_is_named
         assert (pair[couples[:, 0]] == pair[couples[:, 1]]).all()
         assert (participant[couples[:, 0]] != participant[couples[:, 1]]).all()
     alone = np.where(source == 1, -1, pair)
-    with pytest.raises(DataError, match=r"source film_b has no couples .*; set its weight in data.weights to 0"):
+    with pytest.raises(DataError, match=r"source film_b has no couples: .* Or set its weight in data.weights to 0"):
         pairs_of(alone, (0.5, 0.5))
     only = pairs_of(alone, (1.0, 0.0))
     assert {int(source[only.batch(0, step)[0][0]]) for step in range(40)} == {0}

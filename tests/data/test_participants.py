@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cerebro.data.participants import read_participants
+from cerebro.data.participants import read_participants, read_people
 from cerebro.errors import DataError
 
 
@@ -45,7 +45,8 @@ def test_numbers_survive_the_file(tmp_path_factory, values):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("participant_id\tage\nsub-A\t1\nsub-A\t2\n", r"lists 1 participants more than once \(sub-A\)"),
+        ("participant_id\tage\nsub-A\t1\nsub-A\t2\n", r"lists sub-A more than once, with another age each time"),
+        ("participant_id\tage\nsub-A\t1\nsub-A\t1\n", r"lists 1 participants more than once \(sub-A\)"),
         ("participant_id\tage\nn/a\t1\n", "names no participant"),
         ("participant_id\tage\nsub-A\told\n", "column age should hold numbers"),
         ("participant_id\tage\nsub-A\tinf\n", "column age should hold numbers"),
@@ -61,6 +62,13 @@ def test_a_wrong_table_is_one_line(tmp_path, text, message):
     with pytest.raises(DataError, match=message) as error:
         read_participants(write(tmp_path, text))
     assert "\n" not in str(error.value)
+
+
+def test_rows_that_say_the_same_count_once_where_that_is_allowed(tmp_path):
+    text = "participant_id\tage\tsex\nsub-B\t2\tF\nsub-A\tn/a\tM\nsub-A\t\tM\n"
+    table, repeated = read_people(write(tmp_path, text))
+    assert (list(table.index), repeated) == (["sub-A", "sub-B"], ("sub-A",))
+    assert table["sex"].tolist() == [0.0, 1.0]
 
 
 def test_a_file_that_is_no_table_is_one_line(tmp_path):

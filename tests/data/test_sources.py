@@ -3,15 +3,10 @@ import pandas as pd
 import pytest
 
 from cerebro.data.arrays import write_store
+from cerebro.data.event_table import EventTable, events_of
 from cerebro.data.readers.base import Event
-from cerebro.data.sources import (
-    FilmWindows,
-    RandomCrops,
-    SlidingWindows,
-    StimulusWindows,
-    TaskWindows,
-    first_responses,
-)
+from cerebro.data.sources import FilmWindows, RandomCrops, SlidingWindows, StimulusWindows, TaskWindows
+from cerebro.data.stimulus_windows import first_responses
 from cerebro.errors import ConfigError, DataError
 from cerebro.montage import Montage
 
@@ -166,9 +161,21 @@ def test_response_times_are_those_of_the_source_and_not_of_the_samples(tmp_path)
     np.testing.assert_allclose(table.targets["response_time"], [1.5002, 0.0012], atol=1e-6)
 
 
+def event_table(frame):
+    """Arrays of a DataFrame with columns ``recording``, ``name`` and perhaps ``onset_s``."""
+    names = tuple(sorted(set(frame["name"])))
+    onset_s = frame["onset_s"] if "onset_s" in frame else pd.Series(range(len(frame)))
+    return EventTable(
+        frame["recording"].to_numpy(np.int32),
+        np.rint(onset_s.to_numpy(float) * 10_000).astype(np.int64),
+        np.array([names.index(name) for name in frame["name"]], np.uint32),
+        names,
+    )
+
+
 def test_a_press_of_the_next_recording_is_no_response():
     events = pd.DataFrame({"recording": [0, 1], "name": ["left_target", "left_buttonPress"]})
-    assert [x.tolist() for x in first_responses(events)] == [[0], [-1]]
+    assert [x.tolist() for x in first_responses(event_table(events))] == [[0], [-1]]
 
 
 def test_random_trials_meet_a_plain_reading_of_the_rule():
@@ -189,7 +196,39 @@ def test_random_trials_meet_a_plain_reading_of_the_rule():
                     answer = j
                     break
             expected.append((i, answer))
-        assert list(zip(*(x.tolist() for x in first_responses(events)), strict=True)) == expected
+        assert list(zip(*(x.tolist() for x in first_responses(event_table(events))), strict=True)) == expected
+
+
+def test_windows_from_event_arrays_are_those_from_the_table_of_events(tmp_path):
+    rng = np.random.default_rng(3)
+    names = ["left_target", "right_target", "left_buttonPress", "right_buttonPress", "contrastTrial_start", "boundary"]
+    rows = []
+    for i in range(6):
+        onsets = np.sort(rng.integers(0, 280_000, 60)) / 10_000  # whole tenths of milliseconds
+        events = [(float(onset), str(name)) for onset, name in zip(onsets, rng.choice(names, 60), strict=True)]
+        rows.append((f"r{i}", f"p{i % 4}", "contrastChangeDetection" if i < 5 else "other", 30, events))
+    store = store_of(tmp_path / "s", rows)
+    arrays, frame = events_of(store), store.events
+    assert arrays.recording.tolist() == frame["recording"].tolist()
+    assert [arrays.names[name] for name in arrays.name] == frame["name"].tolist()
+    np.testing.assert_allclose(arrays.onset / 10_000, frame["onset_s"], atol=1e-9)
+    assert arrays.onset_sample(SFREQ).tolist() == frame["onset_sample"].tolist()
+
+    expected = []
+    for recording in range(5):
+        mine = frame[frame["recording"] == recording].reset_index(drop=True)
+        for i, row in mine[mine["name"].str.endswith("_target")].iterrows():
+            later = mine.iloc[i + 1 :]
+            answers = later[later["name"].str.endswith("_buttonPress")]
+            ends = later[later["name"].str.endswith(("_target", "Trial_start"))]
+            if len(answers) and (not len(ends) or answers.index[0] < ends.index[0]):
+                start = row["onset_sample"] + 50
+                if start + 200 <= 3000:
+                    expected.append((recording, start, answers["onset_s"].iloc[0] - row["onset_s"]))
+    table, _ = StimulusWindows().table(store)
+    assert list(zip(table.recording.tolist(), table.start.tolist(), strict=True)) == [row[:2] for row in expected]
+    np.testing.assert_allclose(table.targets["response_time"], [row[2] for row in expected], atol=1e-6)
+    assert len(expected) > 20
 
 
 def test_response_times_of_real_metadata_have_the_published_distribution(shared_data):
@@ -197,7 +236,7 @@ def test_response_times_of_real_metadata_have_the_published_distribution(shared_
     times = []
     for file in sorted(folder.rglob("*contrastChangeDetection*_events.tsv")):
         events = pd.read_csv(file, sep="\t").assign(recording=0).rename(columns={"value": "name"})
-        target, press = first_responses(events)
+        target, press = first_responses(event_table(events))
         times.extend((events["onset"].to_numpy()[press] - events["onset"].to_numpy()[target])[press >= 0])
     if not times:
         pytest.skip("the unpacked sample holds no contrastChangeDetection events")

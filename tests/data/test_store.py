@@ -184,6 +184,27 @@ def test_a_flipped_sample_is_detected_on_first_touch(tmp_path):
         fresh.touch(np.zeros(1, int), start[[2]] + 6 * 249_950, 600)
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2499), st.integers(1, 400)), min_size=1, max_size=30))
+def test_the_disk_is_asked_for_the_pages_of_all_windows_once_and_in_its_order(one_store, windows):
+    store = Store.open(one_store.path)
+    row, start, length = (np.array(column) for column in zip(*windows, strict=True))
+    length = np.minimum(length, store.index["n_times"][row] - start)
+    first = 2 * (store.index["offset"][row] + start * 3)
+    asked = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cerebro.data.store._fetch", lambda _, path, *runs: asked.extend(zip(*runs, strict=True)))
+        store.will_need(store.index["shard"][row], first, 6 * length)
+    pages = {page for a, n in zip(first, 6 * length, strict=True) for page in range(a // 4096, (a + n - 1) // 4096 + 1)}
+    found = [page for begin, n in asked for page in range(begin // 4096, (begin + n) // 4096)]
+    assert found == sorted(pages)
+
+
+@pytest.fixture(scope="module")
+def one_store(tmp_path_factory):
+    return make_store(tmp_path_factory.mktemp("one") / "store")[0]
+
+
 @pytest.mark.parametrize("name", ["index.npy", "shards/00000.i16", "events.parquet", "manifest.json", "crc32c.u4"])
 def test_truncated_and_missing_files_are_named(tmp_path, name):
     store, _ = make_store(tmp_path / "store", n=2)

@@ -47,6 +47,8 @@ def test_a_batch_equals_plain_slices_of_the_recordings(store, seed, n_times, jit
     assert ((first >= start[rows]) & (first <= start[rows] + jitter)).all()
     for window, row, begin in zip(counts.numpy(), rows, first, strict=True):
         np.testing.assert_array_equal(window, store.samples(int(recording[row]))[begin : begin + n_times])
+    microvolts = reader.read_microvolts(rows, keys)
+    assert torch.equal(microvolts, counts.transpose(1, 2) * np.float32(store.lsb_uV))  # to the bit
 
 
 def test_crops_are_a_function_of_the_key_and_reach_both_ends(store):

@@ -12,7 +12,7 @@ import pytest
 from cerebro.data.arrays import write_store
 from cerebro.data.preprocess import Preprocessing, preprocess
 from cerebro.data.readers import HBN
-from cerebro.data.sources import FilmWindows, RandomCrops, SlidingWindows, StimulusWindows
+from cerebro.data.sources import EyesWindows, FilmWindows, RandomCrops, SlidingWindows, StimulusWindows, TaskPairs
 from cerebro.simulate.writers import write_set
 
 PARTICIPANTS = {"R1": 136, "R2": 150, "R3": 184, "R5": 330}
@@ -67,6 +67,12 @@ USED = {
         "symbolSearch": 201,
     },
 }
+MODES = {  # recordings used, and what the mode's own rules leave out or mask
+    "movies": ({"R1": 508, "R2": 522, "R3": 684, "R5": 1190}, {"skipped:no-trusted-film": 7}),
+    "resting": ({"R1": 136, "R2": 148, "R3": 183, "R5": 328}, {"skipped:no-eyes-cues": 4}),
+    "challenge1": ({"R1": 293, "R2": 301, "R3": 388, "R5": 744}, {"skipped:no-response": 1}),
+    "challenge2": ({"R1": 293, "R2": 301, "R3": 388, "R5": 745}, {"repaired:factors-missing": 15}),
+}
 FOUND = {
     "R1": {
         "skipped:task-unavailable": 371,
@@ -80,6 +86,7 @@ FOUND = {
         "skipped:recording-absent": 67,
         "skipped:too-short": 1,
         "repaired:task-caution": 26,
+        "repaired:quality-key-events-missing": 2,
         "repaired:event-without-name": 4,
         "repaired:film-length": 1,
         "repaired:film-several-starts": 1,
@@ -92,6 +99,8 @@ FOUND = {
         "skipped:recording-absent": 149,
         "repaired:channel-count-missing": 1547,
         "repaired:task-caution": 54,
+        "repaired:quality-key-events-missing": 2,
+        "repaired:quality-remark": 11,
         "repaired:event-without-name": 6,
         "repaired:film-several-starts": 2,
         "repaired:film-without-stop": 2,
@@ -103,6 +112,7 @@ FOUND = {
         "skipped:recording-absent": 172,
         "skipped:too-short": 2,
         "repaired:task-caution": 7,
+        "repaired:quality-key-events-missing": 5,
         "repaired:event-without-name": 8,
         "repaired:film-length": 2,
         "repaired:film-several-starts": 2,
@@ -141,6 +151,15 @@ def test_four_releases_are_used_repaired_and_skipped_by_rule(hbn_metadata):
         own = [f for f in scan.findings if f.where.startswith(f"{release}/")]
         assert Counter(f"{f.severity}:{f.rule}" for f in own) == FOUND[release], release
     assert sum(counted(scan).values()) == sum(sum(found.values()) for found in FOUND.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES)
+def test_modes_take_what_they_say_from_four_releases(hbn_metadata, mode):
+    scan = HBN(hbn_metadata, mode=mode).scan(require_signals=False)
+    used, found = MODES[mode]
+    assert Counter(entry.release for entry in scan.entries) == used
+    assert {rule: n for rule, n in counted(scan).items() if rule in found} == found
 
 
 @pytest.mark.slow
@@ -204,7 +223,7 @@ def test_signals_simulated_onto_20_real_recordings_become_windows_at_the_real_ev
     ready = {}
     for entry in scan.entries:
         recording = reader.load(entry)
-        assert recording.findings == []
+        assert {finding.rule for finding in recording.findings} <= {"sampling-rate-differs"}  # sidecars say 500 Hz
         ready[entry.key] = preprocess(recording, plan).eeg
     store = write_store(
         tmp_path / "store",
@@ -245,6 +264,15 @@ def test_signals_simulated_onto_20_real_recordings_become_windows_at_the_real_ev
     other = [np.corrcoef(rows[a], rows[couples[i - 7][1]])[0, 1] for i, (a, _) in enumerate(couples)]
     assert np.median(same) > 0.7
     assert abs(np.median(other)) < 0.3
+
+    eyes, left_out = EyesWindows().table(store)
+    assert left_out == []
+    closed = eyes.targets["eyes_closed"]
+    cycles = [entry for entry in scan.entries if entry.task == "RestingState"]
+    assert len(np.unique(eyes.recording)) == len(cycles) == 4
+    assert 4 * 5 * 19 - 5 <= (closed == 1).sum() <= 4 * 5 * 19  # five times 38 s after the margin
+    assert (closed == 0).sum() >= 4 * 5 * 9
+    assert len(np.unique(TaskPairs().table(store)[0].pair)) == 5
 
     assert len(SlidingWindows().table(store)[0]) > 1500
     assert len(RandomCrops().table(store)[0]) > 1500

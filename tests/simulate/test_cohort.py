@@ -112,15 +112,15 @@ def test_defects_fall_on_different_people_while_there_are_enough():
 
 
 def test_a_smaller_cohort_is_the_beginning_of_a_larger_one(tiny):
-    small = list(module._participants(tiny))
-    large = list(module._participants(dataclasses.replace(tiny, n_participants=40)))
+    small = list(module.participants(tiny))
+    large = list(module.participants(dataclasses.replace(tiny, n_participants=40)))
     assert [(p.name, p.release, p.person) for p in small] == [(p.name, p.release, p.person) for p in large[:15]]
-    other = list(module._participants(dataclasses.replace(tiny, seed=4)))
+    other = list(module.participants(dataclasses.replace(tiny, seed=4)))
     assert not {p.name for p in small} & {p.name for p in other}
 
 
 def test_a_third_is_held_out(tiny):
-    people = list(module._participants(dataclasses.replace(tiny, n_participants=48)))
+    people = list(module.participants(dataclasses.replace(tiny, n_participants=48)))
     releases = Counter(p.release for p in people)
     assert releases["R5"] == 16
     assert set(releases) == {"R1", "R2", "R3", "R5"}
@@ -182,7 +182,7 @@ def test_the_full_preset_writes_set_files_at_500_hz(tmp_path, head):
     spec = make_spec("full", n_participants=15)
     preset = dataclasses.replace(spec.preset, rest_open_s=3.0, rest_blocks=1, film_s=3.0, ccd_runs=1, ccd_trials=1)
     spec = dataclasses.replace(spec, preset=preset)
-    person = next(p for p in module._participants(spec) if not p.defects)
+    person = next(p for p in module.participants(spec) if not p.defects)
     recorded = module.simulate_participant(tmp_path, spec, person, head, module.source_filter(head))
     assert len(recorded) == 6
     (tmp_path / "participants.tsv").write_text(f"participant_id\trelease_number\n{person.name}\tR1\n")

@@ -256,6 +256,7 @@ def test_a_resumed_run_remembers_the_people_of_its_beginning(tmp_path: Path, mon
     train(tmp_path / "b", shift=2, allow_seen=True)
     stamp = read_checkpoint(tmp_path / "b" / "last.ckpt").stamp
     assert stamp.trained == [f"toy:{number:02}" for number in range(8)]
+    assert stamp.recordings["trained"] == [f"{number:016x}" for number in range(8)]
     assert {"toy:06", "toy:07", "toy:08", "toy:09"} <= set(stamp.seen)
 
 
@@ -276,10 +277,36 @@ def test_participants_travel_along_the_chain_and_refuse_an_evaluation(whole: Pat
     stamp = read_checkpoint(tmp_path / "b" / "best.ckpt").stamp
     assert stamp.trained == [f"toy:{number:02}" for number in range(7)]
     assert stamp.seen == [f"toy:{number:02}" for number in range(9)]
+    assert stamp.recordings["trained"] == [f"{number:016x}" for number in range(7)]
+    assert stamp.recordings["validated"] == [f"{number:016x}" for number in range(6, 9)]
     scoring = Scoring(tmp_path / "b", 0, TrainerKeys(accelerator="cpu"), allow_seen_participants=False)
     for stage, shift in (("test", 1), ("val", 0)):
         with pytest.raises(CheckpointError, match="were seen"):
             score_phase(stage, build, toy.ToyData(shift=shift), tmp_path / "b" / "best.ckpt", scoring)
+
+
+def test_people_under_other_names_are_known_by_the_bytes_of_their_recordings(whole: Path, tmp_path: Path) -> None:
+    class Renamed(toy.ToyData):
+        def participants(self, stage: str) -> tuple[str, ...]:
+            return tuple(f"other:{number:02}" for number in self.people[stage])
+
+        participant_keys = toy.ToyData.participant_keys
+
+    scoring = Scoring(tmp_path, 0, TrainerKeys(accelerator="cpu"), allow_seen_participants=False)
+    message = r"2 recordings of test participants have the same bytes as some seen while .* \(first: recording 0, "
+    with pytest.raises(CheckpointError, match=message):
+        score_phase("test", build, Renamed(shift=2), whole / "best.ckpt", scoring)
+    score_phase("test", build, Renamed(), whole / "best.ckpt", scoring)  # 8 and 9, seen by nobody
+    score_phase("val", build, Renamed(), whole / "best.ckpt", scoring)  # validated, not trained on
+
+
+def test_scoring_seen_people_when_asked_to_says_so_loudly(whole: Path, tmp_path: Path) -> None:
+    scoring = Scoring(tmp_path, 0, TrainerKeys(accelerator="cpu"), allow_seen_participants=True)
+    lines = score_phase("test", build, toy.ToyData(shift=2), whole / "best.ckpt", scoring)
+    assert lines[0].startswith("WARNING: 2 test participants were seen while ")
+    assert "does not say how it does on new people" in lines[0]
+    clean = score_phase("test", build, toy.ToyData(), whole / "best.ckpt", scoring)
+    assert not any("WARNING" in line for line in clean)
 
 
 def test_scores_stand_beside_the_constant_predictor(whole: Path, tmp_path: Path) -> None:

@@ -175,6 +175,9 @@ class ToyData:
     def participants(self, stage: str) -> tuple[str, ...]:
         return tuple(f"toy:{number:02}" for number in self.people[stage])
 
+    def recordings(self, stage: str) -> dict[str, str]:
+        return {f"{number:016x}": f"recording {number}" for number in self.people[stage]}
+
     def train_dataloader(self) -> ToyLoader:
         return ToyLoader(self.people["train"], self.batches_per_epoch, self.batch_size, True)
 

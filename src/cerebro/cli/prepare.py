@@ -159,8 +159,10 @@ def _resolve_paths(reader: Namespace, folder: Path) -> None:
     cls = getattr(__import__(module, fromlist=[name]), name)
     for parameter in inspect.signature(cls).parameters.values():
         value = reader.init_args.get(parameter.name)
-        if parameter.annotation is Path and value is not None:
-            reader.init_args[parameter.name] = folder / value
+        is_path = parameter.annotation in (Path, Path | None)
+        is_electrode_file = parameter.name == "montage" and str(value).lower().endswith(".elc")
+        if value is not None and (is_path or is_electrode_file):
+            reader.init_args[parameter.name] = folder / value if is_path else str(folder / value)
 
 
 def _print_plan(scan: Scan, file: Path | None) -> bool:

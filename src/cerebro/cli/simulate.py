@@ -2,22 +2,29 @@
 
 import os
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 from cerebro.cli.parser import VerbParser
-from cerebro.errors import CerebroError, check_positive
+from cerebro.errors import CerebroError, ConfigError, check_one_of, check_positive
 from cerebro.files import read_json
-from cerebro.simulate.cohort import MIN_PARTICIPANTS, make_spec, simulate_cohort
+from cerebro.simulate.cohort import MIN_PARTICIPANTS, Spec, make_spec, simulate_cohort
+from cerebro.simulate.edf_tree import simulate_edf
 from cerebro.simulate.presets import PRESETS, STRENGTHS
+from cerebro.simulate.windows import MUSE, Form, label_place, simulate_windows
 
+FORMATS = ("bids", "edf", "parquet")
 EXAMPLE = """\
 example:
   cerebro simulate --out data/cohort --preset demo
   cerebro simulate --out data/null --preset demo --effect 0 --seed 7
+  cerebro simulate --out data/tuh --preset demo --format edf
+  cerebro simulate --out data/windows --preset demo --format parquet --remission column
 
-The tree has the form of HBN-EEG: read it with `class_path: HBN`. DIR/ground_truth.json says what was planted,
-oracle_nrmse (the score when the planted feature is known exactly) and reference_nrmse (ridge on the feature as measured
-in the same signals). Running the same command again after an interruption writes only what is missing.
+The formats: bids has the form of HBN-EEG (read it with `class_path: HBN`), edf that of the TUH EEG Corpus (`TUH`),
+parquet has one file of 8-s windows per participant and run. DIR/ground_truth.json says what was planted, oracle_nrmse
+(the score when the planted feature is known exactly) and reference_nrmse (ridge on features measured in the same
+signals). Running the same command again after an interruption writes only what is missing.
 """
 
 
@@ -31,7 +38,7 @@ def simulate(argv: list[str]) -> int:
         spec = make_spec(
             arguments.preset, arguments.participants or 0, arguments.seed, arguments.effect, arguments.strength
         )
-        path = simulate_cohort(arguments.out, spec, arguments.jobs)
+        path = _write(arguments, spec)
     except CerebroError as error:
         print(f"cerebro simulate: {error}", file=sys.stderr)
         return 2
@@ -47,10 +54,26 @@ def simulate(argv: list[str]) -> int:
     return 0
 
 
+def _write(arguments: Namespace, spec: Spec) -> Path:
+    """Write the cohort in the format that was asked for; gives the path of its ground truth."""
+    check_one_of("format", arguments.format, FORMATS)
+    alone = {"channels": arguments.channels, "remission": arguments.remission}
+    given = [f"--{name}" for name, value in alone.items() if value is not None]
+    if given and arguments.format != "parquet":
+        raise ConfigError(f"{' and '.join(given)} belongs to --format parquet; add that or leave it out.")
+    if arguments.format == "edf":
+        return simulate_edf(arguments.out, spec, arguments.jobs)
+    if arguments.format == "parquet":
+        channels = MUSE if arguments.channels is None else tuple(arguments.channels.split(","))
+        form = Form(channels, label_place(arguments.remission or "table"))
+        return simulate_windows(arguments.out, spec, form, arguments.jobs)
+    return simulate_cohort(arguments.out, spec, arguments.jobs)
+
+
 def _parser() -> VerbParser:
     parser = VerbParser(
         prog="cerebro simulate",
-        description="Write a simulated cohort as a BIDS tree in the form of HBN-EEG, with its ground truth.",
+        description="Write a simulated cohort as a BIDS tree, an EDF tree or Parquet windows, with its ground truth.",
         epilog=EXAMPLE,
     )
     sizes = ", ".join(f"{p.name}: {p.n_participants} people, {p.strength} couplings" for p in PRESETS.values())
@@ -63,6 +86,15 @@ def _parser() -> VerbParser:
     )
     parser.add_argument(
         "--strength", default="", help=f"sizes of the couplings: {' or '.join(STRENGTHS)} (default: the preset's)"
+    )
+    parser.add_argument("--format", default="bids", help=f"what to write: {', '.join(FORMATS)} (default bids)")
+    parser.add_argument(
+        "--channels", metavar="A,B,...", help=f"electrodes of --format parquet (default {','.join(MUSE)})"
+    )
+    parser.add_argument(
+        "--remission",
+        help="where --format parquet puts the label: table (participants.tsv alone, the default), column (also a "
+        "column of each file) or primary (also columns Participant and Remission)",
     )
     jobs = os.cpu_count() or 1
     parser.add_argument("--jobs", type=int, default=jobs, metavar="J", help=f"processes (default {jobs})")

@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from cerebro.data.channels import AsPrepared, AsRecorded, ChannelSpace, MapChannels
     from cerebro.data.module import EEGData
     from cerebro.data.sources import (
+        EyesWindows,
         FilmWindows,
         RandomCrops,
         SlidingWindows,
         StimulusWindows,
+        TaskPairs,
         TaskWindows,
         WindowSource,
     )
@@ -25,12 +27,14 @@ __all__ = [
     "AsRecorded",
     "ChannelSpace",
     "EEGData",
+    "EyesWindows",
     "FilmWindows",
     "MapChannels",
     "ParticipantSplit",
     "RandomCrops",
     "SlidingWindows",
     "StimulusWindows",
+    "TaskPairs",
     "TaskWindows",
     "WindowSource",
 ]

@@ -111,10 +111,11 @@ class BatchLoader:
         world_size: int = 1,
         n_threads: int = 1,
     ) -> None:
-        if is_training and order.batch_size % world_size:
+        n_least = world_size * order.rows_together
+        if is_training and order.batch_size % n_least:
             raise ConfigError(
                 f"batch_size={order.batch_size} cannot be shared by {world_size} processes; set data.batch_size to a "
-                f"multiple of {world_size}."
+                f"multiple of {n_least}."
             )
         self.maker = maker
         self.order = order
@@ -198,7 +199,7 @@ class BatchLoader:
 
     def _share(self, epoch: int, step: int) -> tuple[npt.NDArray[np.int64], int]:
         rows, key_epoch = self.order.batch(epoch, step)
-        return rank_slice(rows, self.rank, self.world_size, self.is_training), key_epoch
+        return rank_slice(rows, self.rank, self.world_size, self.is_training, self.order.rows_together), key_epoch
 
     def _behind(self, epoch: int, step: int) -> tuple[int, int]:
         return (epoch + 1, 0) if step == len(self) else (epoch, step)

@@ -3,8 +3,9 @@
 The transposition is the work: done value by value it takes five times as long as copying the result. Here a window is
 first copied whole into a buffer that stays in the cache (random pages are cheapest to read in one sweep), then turned
 over in tiles of 16 samples x 8 channels, each in a network of three rounds of interleaved vectors, converted and
-scaled in registers. The vectors are written in LLVM's portable form through numba, so that they compile for any
-processor; `tests/data/test_microvolts.py` holds the kernel equal to NumPy. Figures: ``benchmarks/run.py data``.
+scaled in registers, and written past the cache, which would read every line of the batch before it is overwritten.
+The vectors are written in LLVM's portable form through numba, so that they compile for any processor;
+``tests/data/test_microvolts.py`` holds the kernel equal to NumPy. Figures: ``benchmarks/run.py data``.
 """
 
 from typing import Any, no_type_check
@@ -19,6 +20,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy import ndarray
 
+STREAM_BYTES = 32
 TILE_TIMES, TILE_CHANNELS = 16, 8  # 16 float32 are one line of the cache, 8 int16 one vector register
 
 # Two vectors of two lanes of 8: the first halves of their lanes in turn, and the second halves.
@@ -58,36 +60,57 @@ def _copy_bytes(typing_context: Any, goal: Any, source: Any, n_bytes: Any) -> An
     return types.void(types.intp, types.intp, types.intp), generate
 
 
+def _turning(is_streamed: bool) -> Any:
+    """Make an intrinsic that turns over a tile; streamed results must lie at multiples of 32 bytes."""
+
+    @intrinsic
+    def turn(typing_context: Any, source: Any, source_step: Any, goal: Any, goal_step: Any, scale: Any) -> Any:
+        """16 rows of 8 int16, ``source_step`` bytes apart -> 8 rows of 16 float32, ``goal_step`` bytes apart."""
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> None:
+            source, source_step, goal, goal_step, scale = arguments
+            size, lane = source.type, ir.IntType(32)
+
+            def pick(indices: list[int]) -> Any:
+                return ir.Constant(ir.VectorType(lane, len(indices)), indices)
+
+            def address(base: Any, step: Any, row: int, kind: Any) -> Any:
+                place = builder.add(base, builder.mul(step, ir.Constant(size, row)))
+                return builder.inttoptr(place, kind.as_pointer())
+
+            narrow = ir.VectorType(ir.IntType(16), TILE_CHANNELS)
+            rows = [builder.load(address(source, source_step, t, narrow), align=2) for t in range(TILE_TIMES)]
+            rows = [builder.shuffle_vector(rows[t], rows[t + 8], pick(list(range(16)))) for t in range(8)]
+            for _ in range(3):  # after three rounds, vector c holds samples 0..15 of channel c
+                pairs = [(rows[i], rows[i + 4]) for i in range(4)]
+                rows = [builder.shuffle_vector(*pair, pick(half)) for pair in pairs for half in (_LOW, _HIGH)]
+            wide = ir.VectorType(ir.FloatType(), TILE_TIMES)
+            none = ir.Constant(wide, ir.Undefined)
+            one = builder.insert_element(none, scale, ir.Constant(lane, 0))
+            scales = builder.shuffle_vector(one, none, pick([0] * TILE_TIMES))
+            for channel, row in enumerate(rows):
+                counts = builder.sitofp(builder.sext(row, ir.VectorType(lane, TILE_TIMES)), wide)
+                place = address(goal, goal_step, channel, wide)
+                written = builder.store(builder.fmul(counts, scales), place, align=STREAM_BYTES if is_streamed else 4)
+                if is_streamed:
+                    written.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(lane, 1)]))
+
+        return types.void(types.intp, types.intp, types.intp, types.intp, types.float32), generate
+
+    return turn
+
+
+_turn_tile, _turn_and_stream_tile = _turning(is_streamed=False), _turning(is_streamed=True)
+
+
 @intrinsic
-def _turn_tile(typing_context: Any, source: Any, source_step: Any, goal: Any, goal_step: Any, scale: Any) -> Any:
-    """Tile of 16 rows of 8 int16, ``source_step`` bytes apart -> 8 rows of 16 float32, ``goal_step`` bytes apart."""
+def _finish_streams(typing_context: Any) -> Any:
+    """What was written past the cache is there for every thread."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> None:
-        source, source_step, goal, goal_step, scale = arguments
-        size, lane = source.type, ir.IntType(32)
+        builder.fence("seq_cst")
 
-        def pick(indices: list[int]) -> Any:
-            return ir.Constant(ir.VectorType(lane, len(indices)), indices)
-
-        def address(base: Any, step: Any, row: int, kind: Any) -> Any:
-            return builder.inttoptr(builder.add(base, builder.mul(step, ir.Constant(size, row))), kind.as_pointer())
-
-        narrow = ir.VectorType(ir.IntType(16), TILE_CHANNELS)
-        rows = [builder.load(address(source, source_step, t, narrow), align=2) for t in range(TILE_TIMES)]
-        rows = [builder.shuffle_vector(rows[t], rows[t + 8], pick(list(range(16)))) for t in range(8)]
-        for _ in range(3):  # after three rounds, vector c holds samples 0..15 of channel c
-            rows = [
-                builder.shuffle_vector(rows[i], rows[i + 4], pick(half)) for i in range(4) for half in (_LOW, _HIGH)
-            ]
-        wide = ir.VectorType(ir.FloatType(), TILE_TIMES)
-        none = ir.Constant(wide, ir.Undefined)
-        one = builder.insert_element(none, scale, ir.Constant(lane, 0))
-        scales = builder.shuffle_vector(one, none, pick([0] * TILE_TIMES))
-        for channel, row in enumerate(rows):
-            counts = builder.sitofp(builder.sext(row, ir.VectorType(lane, TILE_TIMES)), wide)
-            builder.store(builder.fmul(counts, scales), address(goal, goal_step, channel, wide), align=4)
-
-    return types.void(types.intp, types.intp, types.intp, types.intp, types.float32), generate
+    return types.void(), generate
 
 
 def compile_once(function: Any) -> Any:
@@ -105,6 +128,7 @@ def _gather(addresses: Any, scale: Any, out: Any) -> None:
     window = np.empty((n_times, n_channels), np.int16)
     source, goal = window.ctypes.data, out.ctypes.data
     is_tiled = n_times >= TILE_TIMES and n_channels >= TILE_CHANNELS
+    is_aligned = goal % STREAM_BYTES == 0 and 4 * n_times % STREAM_BYTES == 0
     for b in range(n_windows):
         _copy_bytes(source, addresses[b], 2 * n_times * n_channels)
         start = goal + 4 * b * n_times * n_channels
@@ -117,10 +141,9 @@ def _gather(addresses: Any, scale: Any, out: Any) -> None:
             c = min(TILE_CHANNELS * j, n_channels - TILE_CHANNELS)  # the last tile overlaps the one before
             for i in range((n_times + TILE_TIMES - 1) // TILE_TIMES):
                 t = min(TILE_TIMES * i, n_times - TILE_TIMES)
-                _turn_tile(
-                    source + 2 * (t * n_channels + c),
-                    2 * n_channels,
-                    start + 4 * (c * n_times + t),
-                    4 * n_times,
-                    scale[b],
-                )
+                tile, place = source + 2 * (t * n_channels + c), start + 4 * (c * n_times + t)
+                if is_aligned:
+                    _turn_and_stream_tile(tile, 2 * n_channels, place, 4 * n_times, scale[b])
+                else:
+                    _turn_tile(tile, 2 * n_channels, place, 4 * n_times, scale[b])
+    _finish_streams()

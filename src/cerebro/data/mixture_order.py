@@ -180,41 +180,47 @@ def mixed_pairs(
     batch_size: int,
     batches_per_epoch: int,
     seed: int,
+    has_few_pairs: bool = False,
 ) -> MixtureOrder:
     """Order of couples over a mixture: the two of a couple are of one source and one montage.
 
-    Parameters as in `mixed_windows`, with ``pair`` and ``participant`` of each row as in `PairedOrder`; without
+    Parameters as in `mixed_windows`, with ``pair``, ``participant`` and ``has_few_pairs`` as in `PairedOrder`; without
     ``weights`` (validation) sources count by their windows, and one without couples is left out.
 
     Raises
     ------
     DataError
-        If a source with a weight above 0, or without weights every source, has no montage with enough couples for a
-        batch.
+        If a source with a weight above 0, or without weights every source, has no couples for a batch.
     """
     buckets: list[list[Bucket]] = []
     left_out: list[str] = []
     for number, name in enumerate(names):
         mine = np.flatnonzero(source == number)
-        of_source: list[Bucket] = []
-        reason = "it has no window"
-        for code in np.unique(montage[mine]):
-            part = mine[montage[mine] == code]
-            try:
-                order = PairedOrder(rows[part], pair[part], participant[part], batch_size, 1, seed + number)
-            except DataError as error:
-                reason = str(error)
-                left_out.append(f"{len(part):,} windows of {name} left out: too few couples in montage {code}")
-                continue
-            of_source.append(Bucket(len(part), _couples(order)))
-            left_out += [f"{name}: {line}" for line in order.left_out]
-        if weights and weights[number] and not of_source:
-            raise DataError(f"source {name} has no couples ({reason}); set its weight in data.weights to 0.")
-        buckets.append(of_source)
+        try:
+            order = PairedOrder(
+                rows[mine],
+                pair[mine],
+                participant[mine],
+                batch_size,
+                1,
+                seed + number,
+                montage[mine],
+                has_few_pairs,
+            )
+        except DataError as error:
+            if weights and weights[number]:
+                raise DataError(f"source {name} has no couples: {error} Or set its weight in data.weights to 0.") from None
+            left_out.append(f"{len(mine):,} windows of {name} left out: too few couples")
+            buckets.append([])
+            continue
+        buckets.append([Bucket(len(mine), _couples(order))])
+        left_out += [f"{name}: {line}" for line in order.left_out]
     if not any(buckets):
         raise DataError(f"no source has couples ({'; '.join(left_out)}); choose a smaller data.batch_size.")
     shares = weights or [sum(bucket.n_windows for bucket in of_source) for of_source in buckets]
-    return MixtureOrder(buckets, shares, batch_size, batches_per_epoch, seed, tuple(left_out))
+    mixed = MixtureOrder(buckets, shares, batch_size, batches_per_epoch, seed, tuple(left_out))
+    mixed.rows_together = PairedOrder.rows_together
+    return mixed
 
 
 def _shuffled(rows: Rows, seed: int, batch_size: int) -> Bucket:

@@ -46,7 +46,8 @@ class EEGData(LightningDataModule):
     batch_size : int
         Windows of a batch, over all processes together.
     order : {"shuffled", "pairs"}
-        ``pairs``: batches of couples who saw the same film at the same time, in validation too.
+        ``pairs``: batches of couples of different people with the same ``pair`` (film and time, state, task: see the
+        window sources), each of one montage, in validation too.
     batches_per_epoch : int
         Length of an epoch; 0 = every training window once.
     max_eval_windows : int
@@ -152,6 +153,17 @@ class EEGData(LightningDataModule):
         rows = np.unique(self.store.index["participant"][np.unique(self._table.recording[self._rows[stage]])])
         keys = participant_keys(self.store)
         return tuple(sorted(keys[row] for row in rows))
+
+    def recordings(self, stage: Stage) -> dict[str, str]:
+        """Hash of the source (SHA-256, 16 digits) -> key, of every recording of the participants of a side.
+
+        Recordings without a window count too: by any of them a person is known who has another name elsewhere.
+        """
+        store = self.store
+        rows = np.unique(store.index["participant"][np.unique(self._table.recording[self._rows[stage]])])
+        mine = store.recordings[np.isin(store.index["participant"], rows)]
+        pairs = zip(mine["source_sha256"].astype(str), mine["key"].astype(str), strict=True)
+        return {digest[:16]: key for digest, key in pairs if digest}
 
     def participant_keys(self) -> tuple[str, ...]:
         """``corpus:participant`` by row of the participants table, as ``EEGBatch.participant`` counts."""
@@ -295,6 +307,7 @@ class EEGData(LightningDataModule):
             self.batch_size,
             batches_per_epoch,
             self.seed,
+            self.windows.has_few_pairs,
         )
 
     def _member(self, rows: Rows) -> npt.NDArray[np.int32]:
@@ -304,10 +317,15 @@ class EEGData(LightningDataModule):
     def _pairs(self, rows: Rows, batches_per_epoch: int) -> Order:
         if isinstance(self._store, Mixture):
             return self._mixed_pairs(rows, list(self._shares.values()), batches_per_epoch)
-        if len(np.unique(self._montage(rows))) > 1:
-            raise DataError(f"{self.store_path} mixes montages, and couples need one; choose tasks of one montage.")
         return PairedOrder(
-            rows, self._table.pair[rows], self._participant(rows), self.batch_size, batches_per_epoch, self.seed
+            rows,
+            self._table.pair[rows],
+            self._participant(rows),
+            self.batch_size,
+            batches_per_epoch,
+            self.seed,
+            self._montage(rows),
+            self.windows.has_few_pairs,
         )
 
     def _loader(self, order: Order, is_training: bool) -> BatchLoader:

@@ -21,12 +21,12 @@ SEX_CODES = {"m": 0.0, "male": 0.0, "f": 1.0, "female": 1.0, "o": np.nan, "other
 
 
 def read_participants(path: Path, participant_column: str = "participant_id") -> pd.DataFrame:
-    """Read a participants table.
+    """Read a participants table with one row per person.
 
     Parameters
     ----------
     path : Path
-        ``.tsv`` or ``.csv`` file, one row per person.
+        ``.tsv`` or ``.csv`` file.
     participant_column : str
         Column that names the person.
 
@@ -42,26 +42,62 @@ def read_participants(path: Path, participant_column: str = "participant_id") ->
     DataError
         In one line, if the table cannot be read, a person is named twice or not at all, or a value is none.
     """
+    table, repeated = read_people(path, participant_column)
+    if repeated:
+        raise DataError(
+            f"{path} lists {len(repeated)} participants more than once ({', '.join(repeated[:3])}); keep one row of "
+            "each."
+        )
+    return table
+
+
+def read_people(path: Path, participant_column: str = "participant_id") -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Read a participants table that may hold a row twice; gives the table and the people whose row was repeated.
+
+    Rows of one person that say the same count once. Rows that contradict each other are refused: nothing tells which
+    age, label or release is that of the person.
+
+    Parameters
+    ----------
+    path, participant_column
+        As for `read_participants`, whose table this gives.
+
+    Raises
+    ------
+    DataError
+        In one line, as `read_participants`, but for rows that are the same.
+    """
     table = read_table(path)
     if participant_column not in table.columns:
         raise DataError(
             f"{path} has no column {participant_column!r} that names the participants; its columns are "
             f"{', '.join(table.columns)}."
         )
-    people = table.column(participant_column)
-    nameless = [at for at, person in enumerate(people) if is_missing(person)]
-    if nameless:
-        raise DataError(f"{path} data row {nameless[0] + 1} names no participant; fill or remove the row.")
-    twice = sorted({person for person in people if people.count(person) > 1}) if len(set(people)) < len(people) else []
-    if twice:
-        raise DataError(
-            f"{path} lists {len(twice)} participants more than once ({', '.join(twice[:3])}); keep one row of each."
-        )
+    place = table.columns.index(participant_column)
+    rows: dict[str, tuple[str, ...]] = {}
+    repeated: dict[str, None] = {}
+    for at, row in enumerate(table.rows):
+        person = row[place]
+        if is_missing(person):
+            raise DataError(f"{path} data row {at + 1} names no participant; fill or remove the row.")
+        first = rows.setdefault(person, row)
+        if first is not row:
+            repeated[person] = None
+        differs = [name for name, a, b in zip(table.columns, first, row, strict=True) if not _is_same(a, b)]
+        if differs:
+            raise DataError(
+                f"{path} lists {person} more than once, with another {', '.join(differs[:3])} each time; keep one row."
+            )
+    table = Table(table.columns, list(rows.values()))
     columns = {_canonical(name): _values(table, name, path) for name in table.columns if name != participant_column}
     if len(columns) != len(table.columns) - 1:
         raise DataError(f"{path} has columns that mean the same (age, sex or gender twice); keep one of each.")
-    index = pd.Index(people, name="participant_id", dtype=object)
-    return pd.DataFrame(columns, index=index).sort_index()
+    index = pd.Index(list(rows), name="participant_id", dtype=object)
+    return pd.DataFrame(columns, index=index).sort_index(), tuple(sorted(repeated))
+
+
+def _is_same(one: str, two: str) -> bool:
+    return one == two or (is_missing(one) and is_missing(two))
 
 
 def _canonical(name: str) -> str:

@@ -60,6 +60,7 @@ class Order(ABC):
 
     batch_size: int
     left_out: tuple[str, ...] = ()
+    rows_together: int = 1  # 2 where rows come as couples, which one process must hold whole
 
     @abstractmethod
     def __len__(self) -> int:
@@ -157,11 +158,15 @@ class ShuffledOrder(Order):
 
 
 class PairedOrder(Order):
-    """Batches of couples: the same film at the same time in two people.
+    """Batches of couples, side by side: two windows of equal pair id and montage, of different people.
 
-    A batch holds ``batch_size / 2`` different pair ids (so negatives differ in film or time), each with two rows of
-    different participants, side by side. A sweep visits every pair id at most once; from sweep to sweep the first row
-    of a couple moves on by one, so that every window takes its turn; the second is drawn from the other people.
+    Where pair ids are moments (a film at a time), a batch holds ``batch_size / 2`` different ones, so that negatives
+    differ in film or time. A sweep visits every pair id at most once; from sweep to sweep the first row of a couple
+    moves on by one, so that every window takes its turn; the second is drawn from the other people. Where pair ids are
+    a few classes (``has_few_pairs``: states, tasks, films), a batch holds all of them, as evenly as it can, and windows
+    take their turns in steps that lead from person to person.
+
+    Every montage makes batches of its own; they come in turns, each montage as often as its share of the windows says.
 
     Parameters
     ----------
@@ -177,12 +182,19 @@ class PairedOrder(Order):
         0 = as many batches as hold the number of usable windows.
     seed : int
         Seed of the order.
+    montage : int (N,), optional
+        Montage of each row; all the same if left out.
+    has_few_pairs : bool
+        Whether pair ids are classes of which a batch holds several couples.
 
     Raises
     ------
     DataError
-        If fewer pair ids than ``batch_size / 2`` were seen by two people.
+        If no montage has the pair ids that a batch needs, seen by two people: ``batch_size / 2`` moments, or two
+        classes.
     """
+
+    rows_together = 2
 
     def __init__(
         self,
@@ -192,11 +204,57 @@ class PairedOrder(Order):
         batch_size: int,
         batches_per_epoch: int,
         seed: int,
+        montage: npt.NDArray[np.integer] | None = None,
+        has_few_pairs: bool = False,
     ) -> None:
         if batch_size < 2 or batch_size % 2:
             raise ConfigError(f"batch_size={batch_size} cannot hold couples; set data.batch_size to an even number.")
         self.batch_size = batch_size
         self.seed = seed
+        montage = np.zeros(len(rows), np.int64) if montage is None else montage
+        found = [
+            _Couples(rows[here], pair[here], participant[here], batch_size // 2, seed, has_few_pairs)
+            for here in (montage == code for code in np.unique(montage))
+        ]
+        self._couples = [couples for couples in found if couples.batches_per_sweep]
+        if not self._couples:
+            raise DataError(_too_few_pairs(max((len(one) for one in found), default=0), batch_size, has_few_pairs))
+        n_usable = np.array([couples.n_usable for couples in self._couples], np.int64)
+        self._share = np.maximum(1, n_usable // batch_size)  # batches of each montage in a round
+        self._end = np.cumsum(self._share)
+        self._per_epoch = batches_per_epoch or int(self._end[-1])
+        lonely = len(rows) - sum(couples.n_usable for couples in found)
+        too_few = sum(couples.n_usable for couples in found) - int(n_usable.sum())
+        why = ((lonely, "no other participant saw the same moment"), (too_few, "their montage has too few pairs"))
+        self.left_out = tuple(f"{n:,} windows left out: {reason}" for n, reason in why if n)
+
+    def __len__(self) -> int:
+        return self._per_epoch
+
+    def batch(self, epoch: int, step: int) -> tuple[Rows, int]:
+        """Rows of batch ``step`` of ``epoch`` (couples side by side), and the sweep that they belong to."""
+        number = epoch * self._per_epoch + step
+        if len(self._couples) == 1:
+            return self._couples[0].batch(number)
+        turn, slot = divmod(number, int(self._end[-1]))
+        slot = int(Permutation(int(self._end[-1]), self.seed, turn, stream=2)(np.array([slot]))[0])  # mix the montages
+        bucket = int(np.searchsorted(self._end, slot, side="right"))
+        share = int(self._share[bucket])
+        return self._couples[bucket].batch(turn * share + slot - int(self._end[bucket]) + share)
+
+
+class _Couples:
+    """Couples of one montage: batch ``number`` of an endless row, as arithmetic on sorted rows."""
+
+    def __init__(
+        self,
+        rows: Rows,
+        pair: npt.NDArray[np.int64],
+        participant: npt.NDArray[np.integer],
+        n_couples: int,
+        seed: int,
+        has_few_pairs: bool,
+    ) -> None:
         usable = pair >= 0
         order = np.lexsort((rows[usable], participant[usable], pair[usable]))  # by pair, then participant, then row
         rows_sorted, who, code = rows[usable][order], participant[usable][order], pair[usable][order]
@@ -205,38 +263,60 @@ class PairedOrder(Order):
         first, size = _runs(new_pair)
         n_people = np.add.reduceat(new_person.astype(np.int64), first) if len(first) else np.empty(0, np.int64)
         shared = n_people >= 2
+        self.seed = seed
         self._rows = rows_sorted
         self._person_first, self._person_size = (np.repeat(x, _runs(new_person)[1]) for x in _runs(new_person))
         self._first, self._size = first[shared], size[shared]
-        self._ids_per_batch = batch_size // 2
-        self._batches_per_sweep = len(self._first) // self._ids_per_batch
-        n_usable = int(self._size.sum())
-        if self._batches_per_sweep == 0:
-            raise DataError(
-                f"{len(self._first)} moments were seen by two people or more, but a batch of {batch_size} needs "
-                f"{self._ids_per_batch} different ones; set data.batch_size to at most {2 * len(self._first)} or "
-                "choose windows with pairs (FilmWindows) and more participants."
-            )
-        self._per_epoch = batches_per_epoch or max(1, n_usable // batch_size)
-        if n_usable < len(rows):
-            self.left_out = (f"{len(rows) - n_usable:,} windows left out: no other participant saw the same moment",)
+        self.n_usable = int(self._size.sum())
+        self.n_couples = n_couples
+        self.has_few_pairs = has_few_pairs
+        n_ids = len(self._first)
+        self.batches_per_sweep = int(n_ids >= 2) if has_few_pairs else n_ids // n_couples
+        self._stride = _coprime_strides(self._size) if has_few_pairs else np.ones(n_ids, np.int64)
 
     def __len__(self) -> int:
-        return self._per_epoch
+        """Pair ids that two people or more have."""
+        return len(self._first)
 
-    def batch(self, epoch: int, step: int) -> tuple[Rows, int]:
-        """Rows of batch ``step`` of ``epoch`` (couples side by side), and the sweep that they belong to."""
-        sweep, part = divmod(epoch * self._per_epoch + step, self._batches_per_sweep)
-        positions = part * self._ids_per_batch + np.arange(self._ids_per_batch, dtype=np.int64)
-        ids = Permutation(len(self._first), self.seed, sweep)(positions)
+    def batch(self, number: int) -> tuple[Rows, int]:
+        couple = np.arange(self.n_couples, dtype=np.int64)
+        if self.has_few_pairs:  # couples are dealt out to the ids one after the other, across batches
+            sweep, count = number, number * self.n_couples + couple
+            turn, ids = count // len(self._first), count % len(self._first)
+        else:
+            sweep, part = divmod(number, self.batches_per_sweep)
+            turn, count = np.full_like(couple, sweep), part * self.n_couples + couple
+            ids = Permutation(len(self._first), self.seed, sweep)(count)
         first, size = self._first[ids], self._size[ids]
         offset = sample_keys(self.seed, 0, ids).view(np.uint64) % size.astype(np.uint64)  # where the turns begin
-        anchor = first + (offset.astype(np.int64) + sweep) % size
+        anchor = first + (offset.astype(np.int64) + turn % size * self._stride[ids]) % size
         mine, n_mine = self._person_first[anchor], self._person_size[anchor]
-        draw = splitmix64(sample_keys(self.seed, sweep, ids).view(np.uint64)) % (size - n_mine).astype(np.uint64)
+        keys = sample_keys(self.seed, sweep, count if self.has_few_pairs else ids)
+        draw = splitmix64(keys.view(np.uint64)) % (size - n_mine).astype(np.uint64)
         positive = first + draw.astype(np.int64)
         positive += np.where(positive >= mine, n_mine, 0)  # step over the anchor's own windows
         return self._rows[np.stack([anchor, positive], axis=1).ravel()], sweep
+
+
+def _coprime_strides(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Steps near the golden section of each size that visit every place before any comes back."""
+    strides = np.asarray(np.maximum(1, np.rint(0.618 * sizes)), np.int64)
+    while (shares_factor := np.gcd(strides, sizes) > 1).any():
+        strides[shares_factor] += 1
+    return strides
+
+
+def _too_few_pairs(n_found: int, batch_size: int, has_few_pairs: bool) -> str:
+    if has_few_pairs:
+        return (
+            f"{n_found} of the classes that windows are paired by (states, tasks, films) were seen by two people or "
+            "more, but negatives need two; prepare more tasks or participants."
+        )
+    return (
+        f"{n_found} moments were seen by two people or more, but a batch of {batch_size} needs {batch_size // 2} "
+        f"different ones; set data.batch_size to at most {2 * n_found} or choose windows with pairs (FilmWindows) and "
+        "more participants."
+    )
 
 
 def _runs(is_first: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -245,18 +325,32 @@ def _runs(is_first: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int64], npt.N
     return first, np.diff(first, append=len(is_first)).astype(np.int64)
 
 
-def rank_slice(rows: Rows, rank: int, world_size: int, is_training: bool) -> Rows:
-    """Rows of one rank: a contiguous share of the global batch.
+def rank_slice(rows: Rows, rank: int, world_size: int, is_training: bool, rows_together: int = 1) -> Rows:
+    """Rows of one rank: a contiguous share of the global batch that never cuts a couple.
 
     In training all ranks get the same number, so that their mean is the mean of the batch: up to ``world_size - 1``
-    windows of an epoch's last batch are dropped. In evaluation none is dropped; a rank that would get none repeats the
-    first row, to be gathered by sample number.
+    windows (or couples) of an epoch's last batch are dropped. In evaluation none is dropped; a rank that would get none
+    repeats the first, to be gathered by sample number.
+
+    Parameters
+    ----------
+    rows : int64 (B,)
+        Rows of the global batch.
+    rank, world_size : int
+        This process and their number.
+    is_training : bool
+        Whether all ranks must get the same number.
+    rows_together : int
+        Rows that must stay on one rank: `Order.rows_together`.
     """
+    n = len(rows) // rows_together
     if is_training:
-        n = len(rows) // world_size
-        return rows[rank * n : (rank + 1) * n]
-    share = rows[len(rows) * rank // world_size : len(rows) * (rank + 1) // world_size]
-    return share if len(share) else rows[:1]
+        first, end = rank * (n // world_size), (rank + 1) * (n // world_size)
+    else:
+        first, end = n * rank // world_size, n * (rank + 1) // world_size
+        if first == end:
+            first, end = 0, 1
+    return rows[first * rows_together : end * rows_together]
 
 
 def evenly_spaced(rows: Rows, n_most: int) -> Rows:

@@ -251,9 +251,7 @@ class Store:
         damaged = self._damaged(unseen)
         if damaged:
             raise DataError(f"store {self.path} is damaged: {damaged[0]}; delete it and run `cerebro prepare` again.")
-        with self._lock:  # two threads may have verified one page
-            self._n_unchecked -= int(np.count_nonzero(~self._is_checked[unseen]))
-            self._is_checked[unseen] = True
+        self._mark(unseen)
 
     def verify(self) -> list[str]:
         """Verify every byte of the store; one line per damaged file or page, empty if all is well."""
@@ -268,10 +266,20 @@ class Store:
             )
             self.will_need(np.array([number]), np.array([2 * start]), np.array([2 * n_values]))
             first = int(self._first_page[number]) + 2 * start // PAGE
-            problems += self._damaged(np.arange(first, first + -(-2 * n_values // PAGE)))
+            pages = np.arange(first, first + -(-2 * n_values // PAGE))
+            damaged = self._damaged(pages)
+            if not damaged:
+                self._mark(pages)
+            problems += damaged
             if crc32c(self._flats[number][start : start + n_values]) != int(row["checksum"]):
                 problems.append(f"recording {keys.iloc[recording]}: its checksum does not agree")
         return problems
+
+    def _mark(self, pages: npt.NDArray[np.int64]) -> None:
+        """Note that ``pages`` are verified; two threads may have verified one page."""
+        with self._lock:
+            self._n_unchecked -= int(np.count_nonzero(~self._is_checked[pages]))
+            self._is_checked[pages] = True
 
     def _shard_path(self, number: int) -> Path:
         return self.path / str(self.manifest["shards"][number]["name"])

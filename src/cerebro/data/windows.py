@@ -141,7 +141,8 @@ class BufferPool:
             return torch.from_numpy(self._buffers[-1]).view(shape)
 
     def _new(self, size: int) -> npt.NDArray[Any]:
-        return torch.empty(size, dtype=self.dtype).numpy().copy()
+        array: npt.NDArray[Any] = torch.empty(size, dtype=self.dtype).numpy()  # torch aligns it for vectors
+        return array
 
     def _n_references(self, i: int) -> int:
         return sys.getrefcount(self._buffers[i])

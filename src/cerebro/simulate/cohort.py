@@ -5,9 +5,7 @@ processes, any order and any interruption give the same bytes. A recording is fi
 `.simulation/` exists; running the same command again writes only what is missing.
 """
 
-import hashlib
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,21 +14,21 @@ from joblib import Parallel, delayed
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from cerebro.errors import ConfigError, check_positive
-from cerebro.files import lock_folder, read_json, remove_orphans, write_json
+from cerebro.files import lock_folder, remove_orphans, write_json
 from cerebro.montage import hbn_129
 from cerebro.progress import progress
 from cerebro.simulate import bids, events, signals
-from cerebro.simulate.defects import plan_defects
+from cerebro.simulate.defects import SHARES, plan_defects
 from cerebro.simulate.forward import Head, build_head
 from cerebro.simulate.presets import FILMS, Preset, Strength, preset, scaled, strength
 from cerebro.simulate.reference import Filter, measure, source_filter
+from cerebro.simulate.resume import RECORDS, claim, digest_of, generator, read_record
 from cerebro.simulate.traits import draw_person, draw_trials
 from cerebro.simulate.truth import Participant, Recorded, ground_truth
 from cerebro.simulate.writers import write_bdf, write_set, write_text
 
 VERSION = 1  # of the simulation; another number gives other signals
 MIN_PARTICIPANTS = 15  # five in the hold-out, ten outside, so that the references can be cross-validated
-RECORDS = ".simulation"
 _SIX_CHANNELS = 6
 
 
@@ -48,7 +46,7 @@ class Spec:
 
     def digest(self) -> str:
         """Hash of all fields."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        return digest_of(asdict(self))
 
 
 def make_spec(
@@ -101,10 +99,10 @@ def simulate_cohort(out: Path, spec: Spec, n_jobs: int = 1) -> Path:
         If ``out`` holds something else.
     """
     check_positive("jobs", n_jobs)
-    _claim(out, spec)
+    claim(out, asdict(spec))
     with lock_folder(out / RECORDS, "cerebro simulate"):
         remove_orphans(out, "**/.*.part")
-        people = list(_participants(spec))
+        people = list(participants(spec))
         head = build_head(hbn_129())
         filters = source_filter(head)
         write_text(out / "README", bids.README)
@@ -159,7 +157,7 @@ def _write_recording(
     filters: Filter,
 ) -> Recorded:
     sfreq = spec.preset.sfreq
-    rng = _rng(spec.seed, participant.number, f"signal {timeline.task} {timeline.run}")
+    rng = generator(spec.seed, participant.number, f"signal {timeline.task} {timeline.run}")
     eeg = signals.simulate_signal(head, participant.person, spec.strength, timeline, sfreq, rng)
     channels, is_usable = head.channels, True
     if timeline.task == "FunwithFractals" and "six-channel-recording" in participant.defects:
@@ -186,10 +184,11 @@ def _write_recording(
     )
 
 
-def _participants(spec: Spec) -> Iterator[Participant]:
-    defects = plan_defects(spec.n_participants, spec.seed)
+def participants(spec: Spec, shares: Mapping[str, float] = SHARES) -> Iterator[Participant]:
+    """Members of a cohort, in order, with the defects of ``shares``; the same people whatever is written of them."""
+    defects = plan_defects(spec.n_participants, spec.seed, shares)
     for number in range(spec.n_participants):
-        person = draw_person(_rng(spec.seed, number, "person"), spec.strength)
+        person = draw_person(generator(spec.seed, number, "person"), spec.strength)
         release = "R5" if number % 3 == 2 else ("R1", "R2", "R3")[(number - number // 3) % 3]
         yield Participant(number, f"sub-SIM{spec.seed}P{number:04d}", release, person, defects[number])
 
@@ -200,34 +199,11 @@ def _timelines(spec: Spec, participant: Participant) -> Iterator[events.Timeline
     for film in FILMS:
         if film.task == "ThePresent" and "unavailable-film" in participant.defects:
             continue
-        yield events.film(chosen, film, _rng(spec.seed, number, f"events {film.task}"))
+        yield events.film(chosen, film, generator(spec.seed, number, f"events {film.task}"))
     for run in range(1, chosen.ccd_runs + 1):
-        rng = _rng(spec.seed, number, f"events contrastChangeDetection {run}")
+        rng = generator(spec.seed, number, f"events contrastChangeDetection {run}")
         scores, features = draw_trials(rng, participant.person, chosen.ccd_trials, spec.strength)
         yield events.contrast_change(chosen, run, scores, features, rng)
-
-
-def _rng(seed: int, number: int, what: str) -> np.random.Generator:
-    """Numbers that depend on the cohort, the participant and the purpose alone."""
-    purpose = int.from_bytes(hashlib.sha256(what.encode()).digest()[:4], "little")
-    return np.random.default_rng([seed, number, purpose])
-
-
-def _claim(out: Path, spec: Spec) -> None:
-    """Make ``out``, or accept one that was begun with the same spec."""
-    mark = out / RECORDS / "spec.json"
-    if mark.exists():
-        found = read_json(mark)
-        if found != json.loads(json.dumps(asdict(spec))):
-            raise ConfigError(
-                f"{out} holds another simulation (preset {found['preset']['name']}, seed {found['seed']}, effect "
-                f"{found['effect']:g}, {found['n_participants']} participants, strength {found['strength_name']}); "
-                "choose another --out or remove that folder."
-            )
-        return
-    if out.exists() and (not out.is_dir() or any(path.name != RECORDS for path in out.iterdir())):
-        raise ConfigError(f"{out} exists and is no simulated cohort; choose another --out.")
-    write_json(mark, asdict(spec))
 
 
 def _places(out: Path, spec: Spec, participant: Participant, timeline: events.Timeline) -> tuple[Path, Path, Path]:
@@ -248,10 +224,8 @@ def _kept(out: Path, spec: Spec, participant: Participant) -> list[Recorded]:
 
 
 def _read_record(record: Path, signal: Path, spec: Spec) -> Recorded | None:
-    if not (record.exists() and signal.exists()):
-        return None
-    content = read_json(record)
-    if content.pop("spec") != spec.digest():
+    content = read_record(record, signal, spec.digest())
+    if content is None:
         return None
     trials = tuple(tuple(trial) for trial in content["trials"])
     return Recorded(content["participant"], content["name"], tuple(content["features"]), trials)

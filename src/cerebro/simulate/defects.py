@@ -5,6 +5,8 @@ every cohort. What was planted where is listed in `ground_truth.json`. Besides t
 `EEGChannelCount`, as there, and no recording has an electrodes file.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 
 SHARES: dict[str, float] = {
@@ -21,13 +23,13 @@ SHARES: dict[str, float] = {
 }
 
 
-def plan_defects(n_participants: int, seed: int) -> list[frozenset[str]]:
+def plan_defects(n_participants: int, seed: int, shares: Mapping[str, float] = SHARES) -> list[frozenset[str]]:
     """Kinds of defect of each participant; no one has two while there are enough people."""
     rng = np.random.default_rng([seed, 0xDEFEC7])
     order = rng.permutation(n_participants)
     kinds: list[set[str]] = [set() for _ in range(n_participants)]
     drawn = 0
-    for kind, share in SHARES.items():
+    for kind, share in shares.items():
         for _ in range(min(n_participants, max(1, round(share * n_participants)))):
             kinds[order[drawn % n_participants]].add(kind)
             drawn += 1

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-
 from cerebro.montage import Montage
 from cerebro.montage import fit_sphere as fit_centre
 

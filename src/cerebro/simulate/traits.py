@@ -140,14 +140,18 @@ def expected_traits(features: Floats, strength: Strength) -> Floats:
     array (n, 5)
         Conditional means of the values.
     """
+    mean, variance = expected_scores(features, strength)
+    columns = [_expect(name, mean[:, k], float(variance[k])) for k, name in enumerate(TRAIT_TARGETS)]
+    return np.stack(columns, axis=1)
+
+
+def expected_scores(features: Floats, strength: Strength) -> tuple[Floats, Floats]:
+    """Mean (n, 5) and variance (5,) of each trait's normal score, given the planted features (n, 5) of all."""
     r = np.sqrt([getattr(strength, name) for name in TRAIT_TARGETS])
     crossed = _CORRELATION * r[None, :]  # Cov(z, f)
     covariance = r[:, None] * _CORRELATION * r[None, :] + np.diag(1 - r**2)
     weights = np.linalg.solve(covariance, crossed.T).T
-    mean = features @ weights.T
-    variance = 1 - np.einsum("ij,ij->i", weights, crossed)
-    columns = [_expect(name, mean[:, k], float(variance[k])) for k, name in enumerate(TRAIT_TARGETS)]
-    return np.stack(columns, axis=1)
+    return features @ weights.T, np.asarray(1 - np.einsum("ij,ij->i", weights, crossed))
 
 
 def expected_response_time(features: Floats, strength: Strength) -> Floats:

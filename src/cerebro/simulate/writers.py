@@ -1,4 +1,4 @@
-"""Write recordings as EEGLAB ``.set`` and BioSemi ``.bdf`` files: whole or absent, the same bytes every time.
+"""Write recordings as EEGLAB ``.set``, BioSemi ``.bdf`` and ``.edf`` files: whole or absent, the same bytes every time.
 
 EEGLAB: one MAT-file (level 5) that holds header and samples, as the originals of HBN-EEG do
 (Shirazi et al. 2024, doi:10.1101/2024.10.03.615261). BDF: 24-bit integers, as the 100 Hz challenge copies are
@@ -8,6 +8,8 @@ EEGLAB: one MAT-file (level 5) that holds header and samples, as the originals o
 import datetime
 import io
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +24,7 @@ from cerebro.files import write_atomically
 BDF_STEP_UV = 0.03125  # microvolts per count; a power of two, so that microvolts survive the scaling exactly
 _BDF_COUNTS = 8_000_000  # used range of the 24 bits, chosen so that the header's eight digits hold it exactly
 BDF_LIMIT_UV = _BDF_COUNTS * BDF_STEP_UV
+EDF_LIMIT_UV = 3276.7  # 32,767 counts of 0.1 microvolt
 _MAT_HEADER = b"MATLAB 5.0 MAT-file, written by cerebro"
 _START = datetime.time(10, 0, 0)
 
@@ -126,6 +129,68 @@ def write_bdf(path: Path, eeg: Microvolts, channels: tuple[str, ...], sfreq: flo
     buffer = io.BytesIO()
     bdf.write(buffer)
     write_atomically(path, lambda file: _write_bytes(file, buffer.getbuffer()))
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One signal of an EDF file: its label, rate in Hz (a whole number) and samples, of whatever unit is named."""
+
+    label: str
+    sfreq: int
+    values: Microvolts
+    unit: str = "uV"
+
+
+def write_edf(path: Path, traces: Sequence[Trace], patient: str, date: datetime.date, mark: str = "") -> None:
+    """Write signals of any whole rates as EDF with records of one second, rounded to steps of 0.1.
+
+    Parameters
+    ----------
+    path : Path
+        Name of the file; its folder is made.
+    traces : sequence of Trace
+        Signals of one duration in whole seconds; values within +-3276.7.
+    patient : str
+        The header's patient field, 80 letters or fewer.
+    date : datetime.date
+        Day of the recording.
+    mark : str
+        What stands in the header's reserved field: ``EDF+D`` for a file with gaps.
+
+    Raises
+    ------
+    DataError
+        If durations disagree or a value is not finite or too large.
+    """
+    seconds = {len(trace.values) / trace.sfreq for trace in traces}
+    if len(seconds) != 1 or min(seconds) != round(min(seconds)) or not min(seconds):
+        raise DataError(f"{path.name}: signals last {sorted(seconds)} s; give one duration of whole seconds.")
+    largest = float(np.max([np.abs(trace.values).max() for trace in traces]))  # NaN stays NaN
+    if not largest <= EDF_LIMIT_UV:
+        raise DataError(
+            f"{path.name}: samples reach {largest:g}, EDF files here hold +-{EDF_LIMIT_UV:g}; check the unit of the "
+            "signal (microvolts are expected)."
+        )
+    signals = [
+        edfio.EdfSignal(
+            trace.values.astype(np.float64),
+            trace.sfreq,
+            label=trace.label,
+            physical_dimension=trace.unit,
+            physical_range=(-EDF_LIMIT_UV, EDF_LIMIT_UV),
+            digital_range=(-32767, 32767),
+        )
+        for trace in traces
+    ]
+    recording = edfio.Recording(startdate=date)
+    edf = edfio.Edf(signals, recording=recording, starttime=_START, data_record_duration=1.0)
+    buffer = io.BytesIO()
+    edf.write(buffer)
+    content = buffer.getbuffer()
+    content[8:88] = patient.encode("ascii").ljust(80)
+    if mark:
+        content[192 : 192 + len(mark)] = mark.encode()
+    write_atomically(path, lambda file: _write_bytes(file, content))
 
 
 def write_text(path: Path, text: str) -> None:

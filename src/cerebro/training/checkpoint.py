@@ -18,6 +18,7 @@ from cerebro.files import write_atomically
 from cerebro.signal import SignalSpec
 
 STAMP = "cerebro"  # key of the stamp in the checkpoint
+SEEN_REMEDY = "choose another split in data.split, or add --allow_seen_participants true to score them all the same."
 _ADDRESS = re.compile(r"[a-z][a-z0-9+]+:/")  # Path makes one slash of two
 
 
@@ -61,6 +62,9 @@ class Stamp:
         Every participant that any phase of the chain trained on, sorted.
     seen : list of str
         ``trained`` and every validation participant of the chain, sorted.
+    recordings : dict
+        ``trained`` and ``validated``: hashes of the sources (SHA-256, first 16 digits) of every recording of those
+        people, whether or not a window was cut from it; a person under another name is known by them.
     inputs : dict
         Source checkpoint -> ``weights_sha256``, for each one this phase started from.
     weights_sha256 : str
@@ -77,6 +81,7 @@ class Stamp:
     participants: dict[str, list[str]]
     trained: list[str]
     seen: list[str]
+    recordings: dict[str, list[str]] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
     weights_sha256: str = ""
 
@@ -329,9 +334,14 @@ def describe_new(phase: nn.Module, reports: Iterable[TransferReport]) -> str:
 
 def refuse_seen(participants: Iterable[str], seen: Iterable[str], what: str, source: Path) -> None:
     """Raise CheckpointError if an evaluation would score participants that went into the weights."""
+    line = describe_seen(participants, seen, what, source)
+    if line:
+        raise CheckpointError(f"{line}; {SEEN_REMEDY}")
+
+
+def describe_seen(participants: Iterable[str], seen: Iterable[str], what: str, source: Path) -> str:
+    """How many participants went into the weights, and the first of them; empty if none did."""
     both = sorted(set(participants) & set(seen))
-    if both:
-        raise CheckpointError(
-            f"{len(both)} {what} participants were seen while {source} was trained (first: {', '.join(both[:3])}); "
-            "choose another split in data.split, or add --allow_seen_participants true to score them all the same."
-        )
+    if not both:
+        return ""
+    return f"{len(both)} {what} participants were seen while {source} was trained (first: {', '.join(both[:3])})"

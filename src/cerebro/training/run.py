@@ -25,7 +25,6 @@ from cerebro.training.checkpoint import (
     check_same_tensors,
     describe_new,
     read_checkpoint,
-    refuse_seen,
     transfer_weights,
     weights_sha256,
 )
@@ -36,6 +35,7 @@ from cerebro.training.keep import Keeper, NoBatches, Positioned, ResumableLoader
 from cerebro.training.keys import RunKeys, TrainerKeys
 from cerebro.training.phase import Phase
 from cerebro.training.process import isolated_randomness, peak_memory_mb, restart_peak_memory
+from cerebro.training.seen import check_unseen
 from cerebro.training.stamp import PhaseData, make_stamp, with_participants
 from cerebro.training.tracking import Tracker
 
@@ -104,10 +104,9 @@ def fit(
         if own is not None:
             stamp = with_participants(stamp, own.stamp)
         resumed = own or resumed
-        if not keys.allow_seen_participants:
-            for source in (*sources.values(), *([] if resumed is None else [resumed])):
-                refuse_seen(data.participants("test"), source.stamp.seen, "test", source.path)
-                refuse_seen(data.participants("val"), source.stamp.trained, "validation", source.path)
+        for source in (*sources.values(), *([] if resumed is None else [resumed])):
+            check_unseen("test", data, source, keys.allow_seen_participants, say)
+            check_unseen("val", data, source, keys.allow_seen_participants, say)
         reports: list[TransferReport] = []
         if resumed is None:
             reports = _hand_over(phase, transfers, sources, say)

@@ -11,11 +11,12 @@ from lightning.pytorch import Trainer
 
 from cerebro.files import lock_folder, remove_orphans
 from cerebro.signal import SignalSpec
-from cerebro.training.checkpoint import check_same_signal, check_same_tensors, read_checkpoint, refuse_seen
+from cerebro.training.checkpoint import check_same_signal, check_same_tensors, read_checkpoint
 from cerebro.training.evaluate import Evaluation, evaluate
 from cerebro.training.keys import TrainerKeys
 from cerebro.training.phase import Phase
 from cerebro.training.process import isolated_randomness
+from cerebro.training.seen import check_unseen
 from cerebro.training.stamp import PhaseData
 
 Stage = Literal["val", "test", "predict"]
@@ -58,11 +59,11 @@ def score_phase(
         If another process writes into ``scoring.out``.
     """
     checkpoint = read_checkpoint(path)
+    lines: list[str] = []
     with isolated_randomness(scoring.seed):
         data.setup(stage)
-        if stage != "predict" and not scoring.allow_seen_participants:
-            seen = checkpoint.stamp.trained if stage == "val" else checkpoint.stamp.seen
-            refuse_seen(data.participants(stage), seen, {"val": "validation", "test": "test"}[stage], path)
+        if stage != "predict":
+            check_unseen(stage, data, checkpoint, scoring.allow_seen_participants, lines.append)
         check_same_signal(checkpoint, data.signal)
         phase = build(data.signal)
         check_same_tensors(checkpoint.weights, phase.state_dict(), path, f"all of phase {phase.name!r}")
@@ -74,7 +75,7 @@ def score_phase(
             found = evaluate(phase, loaders[stage](), scoring.trainer.precision, with_losses=stage == "val", what=stage)
             target = scoring.out / f"predictions_{stage}.npz"
             found.write(target, data.participant_keys())
-    lines = [] if stage == "predict" else score_lines(found)
+    lines += [] if stage == "predict" else score_lines(found)
     return [*lines, f"{len(found.arrays['sample']):,} windows written to {target}"]
 
 

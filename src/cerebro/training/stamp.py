@@ -35,6 +35,9 @@ class PhaseData(Protocol):
     def participants(self, stage: Literal["train", "val", "test"]) -> tuple[str, ...]:
         """Sorted ``corpus:id`` keys of a stage."""
 
+    def recordings(self, stage: Literal["train", "val", "test"]) -> dict[str, str]:
+        """Hash of the source -> name, of every recording of the participants of a stage."""
+
     def setup(self, stage: str) -> None:
         """Open the store and cut the windows."""
 
@@ -62,6 +65,7 @@ def make_stamp(
     chain = [source.stamp for source in sources] + ([] if resumed is None else [resumed.stamp])
     trained = set(train).union(*(stamp.trained for stamp in chain))
     seen = trained.union(val, *(stamp.seen for stamp in chain))
+    sides = {"trained": data.recordings("train"), "validated": data.recordings("val")}
     return Stamp(
         phase=phase,
         version=cerebro.__version__,
@@ -73,6 +77,10 @@ def make_stamp(
         participants={"train": train, "val": val},
         trained=sorted(trained),
         seen=sorted(seen),
+        recordings={
+            side: sorted(set(found).union(*(stamp.recordings.get(side, []) for stamp in chain)))
+            for side, found in sides.items()
+        },
         inputs=(
             resumed.stamp.inputs
             if resumed is not None and not sources
@@ -82,11 +90,15 @@ def make_stamp(
 
 
 def with_participants(stamp: Stamp, earlier: Stamp) -> Stamp:
-    """The stamp with the participants of an earlier part of the same run, which may have been of another split."""
+    """The stamp with who and what an earlier part of the same run has seen, which may have been of another split."""
     return replace(
         stamp,
         trained=sorted({*stamp.trained, *earlier.trained}),
         seen=sorted({*stamp.seen, *earlier.seen}),
+        recordings={
+            side: sorted({*stamp.recordings.get(side, []), *earlier.recordings.get(side, [])})
+            for side in ("trained", "validated")
+        },
     )
 
 

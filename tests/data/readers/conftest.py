@@ -1,6 +1,7 @@
 """Small HBN-like trees, written by hand so that each test can break one thing."""
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 
 from cerebro.montage import hbn_129
 from cerebro.simulate.writers import write_set
+
+sys.path.insert(0, str(Path(__file__).parent))  # edf_files.py
 
 COLUMNS = [
     "participant_id",

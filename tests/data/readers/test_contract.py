@@ -3,10 +3,11 @@
 import json
 from pathlib import Path
 
+import edfio
 import numpy as np
 import pytest
 
-from cerebro.data.readers import HBN, Folder, Reader
+from cerebro.data.readers import HBN, TUH, Folder, Reader
 from cerebro.simulate.writers import write_bdf, write_set
 
 SFREQ = 200.0
@@ -36,7 +37,22 @@ def folder(folder: Path) -> tuple[Reader, tuple[str, ...]]:
     return Folder(folder, "mine", folder / "people.csv", "id", "^(A)_", {"rest": "rest"}, pattern="*.bdf"), channels
 
 
-CASES = {HBN: hbn, Folder: folder}
+def tuh(folder: Path) -> tuple[Reader, tuple[str, ...]]:
+    eeg = eeg_50_microvolts(4)
+    labels = ("EEG FP1-REF", "EEG FP2-REF", "EEG T3-REF", "EEG O1-REF")
+    edf = edfio.Edf(
+        [
+            edfio.EdfSignal(row.astype(float), SFREQ, label=label, physical_dimension="uV", physical_range=(-300, 300))
+            for row, label in zip(eeg, labels, strict=True)
+        ]
+    )
+    path = folder / "edf/000/aaaaaaaa/s001_2015/01_tcp_ar/aaaaaaaa_s001_t000.edf"
+    path.parent.mkdir(parents=True)
+    edf.write(path)
+    return TUH(folder, min_electrodes=4), ("Fp1", "Fp2", "T7", "O1")
+
+
+CASES = {HBN: hbn, TUH: tuh, Folder: folder}
 READERS = [reader for reader in Reader.__subclasses__() if reader.__module__.startswith("cerebro.")]
 
 

@@ -230,7 +230,7 @@ def test_people_in_the_tree_but_not_in_the_table_keep_their_recordings_with_miss
     assert rules(scan) == {"repaired:participant-not-listed"}
     assert [entry.participant for entry in scan.entries] == ["sub-A", "sub-Z"]
     assert np.isnan(scan.participants.loc["sub-Z", "age"])
-    assert scan.participants.loc["sub-Z", "release_number"] == "ds1"
+    assert scan.participants.loc["sub-Z", "release_number"] == "R1"  # that of the others in the folder
 
 
 def test_a_person_in_two_releases_is_read_from_the_first_only(release):
@@ -266,10 +266,17 @@ def test_a_tree_that_is_none_is_one_line(tmp_path):
         HBN(tmp_path, tasks=("Resting",))
 
 
-def test_a_duplicate_participant_refuses_the_table(release):
+def test_equal_rows_of_a_participant_count_once_and_contradicting_ones_refuse_the_table(release):
     folder = release()
-    folder.participants({"participant_id": "sub-A"}, {"participant_id": "sub-A"})
-    with pytest.raises(DataError, match="more than once"):
+    folder.participants({"participant_id": "sub-A", "age": "9"}, {"participant_id": "sub-A", "age": "9"})
+    scan = HBN(folder.folder).scan()
+    assert rules(scan) == {"repaired:participant-row-twice"}
+    assert list(scan.participants.index) == ["sub-A"]
+    folder.participants({"participant_id": "sub-A", "age": "9"}, {"participant_id": "sub-A", "age": "10"})
+    with pytest.raises(DataError, match="more than once, with another age"):
+        HBN(folder.folder).scan()
+    folder.participants({"participant_id": "sub-A"}, {"participant_id": "A"})
+    with pytest.raises(DataError, match="lists sub-A with and without sub-"):
         HBN(folder.folder).scan()
 
 

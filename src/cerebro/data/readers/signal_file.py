@@ -1,6 +1,7 @@
 """One signal file, of any format that MNE-Python reads, as float32 microvolts on the electrodes of a montage."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ BLOCK_S = 60.0  # seconds in float64 at a time, so that a long recording never s
 _EDF_SAMPLE_BYTES = {".edf": 2, ".bdf": 3}
 
 
-def read_signal(path: Path, montage: Montage, reference: str, key: str) -> Recording:
+def read_signal(path: Path, montage: Montage, reference: str, key: str, listed: tuple[str, ...] = ()) -> Recording:
     """Read a continuous recording.
 
     Channels come in the montage's order and spelling; those that are no electrode of it are dropped and counted under
@@ -31,6 +32,9 @@ def read_signal(path: Path, montage: Montage, reference: str, key: str) -> Recor
         Reference of the recording, handed through.
     key : str
         Name of the recording in findings.
+    listed : tuple of str
+        Channel names that a table beside the file gives, in its order; where the file says otherwise its own names are
+        used and counted under rule ``channel-names-differ`` or ``channel-order-differs``. Empty = no table.
 
     Raises
     ------
@@ -47,6 +51,7 @@ def read_signal(path: Path, montage: Montage, reference: str, key: str) -> Recor
         try:
             raw = _open(path)
             recording = _to_microvolts(raw, path, montage, reference, key)
+            recording.findings.extend(name_findings(raw.ch_names, listed, montage, key))
         except (DataError, MemoryError):
             raise
         except Exception as error:  # MNE and scipy raise nearly anything on a damaged file
@@ -58,6 +63,24 @@ def read_signal(path: Path, montage: Montage, reference: str, key: str) -> Recor
     recording.findings += [Finding("file-warning", "repaired", key, text) for text in texts]
     _check_samples(recording, path)
     return recording
+
+
+def name_findings(labels: Sequence[str], listed: Sequence[str], montage: Montage, key: str) -> list[Finding]:
+    """Where the channel names of a file and of the table beside it disagree on electrodes; nothing if there is none."""
+    if not listed:
+        return []
+    ours, theirs = ([name for name in canonical_names(names, montage) if name] for names in (labels, listed))
+    if set(ours) != set(theirs):
+        only = [f"{name} in the file alone" for name in ours if name not in theirs]
+        only += [f"{name} in the table alone" for name in theirs if name not in ours]
+        detail = f"{', '.join(only[:6])}{f' and {len(only) - 6} more' if len(only) > 6 else ''}; the file's are used"
+        return [Finding("channel-names-differ", "repaired", key, detail)]
+    swapped = [(at, a, b) for at, (a, b) in enumerate(zip(ours, theirs, strict=True), start=1) if a != b]
+    if not swapped:
+        return []
+    at, a, b = swapped[0]
+    detail = f"{len(swapped)} electrodes in another order, first channel {at}: {a} in the file, {b} in the table; "
+    return [Finding("channel-order-differs", "repaired", key, f"{detail}the file's names are used")]
 
 
 def check_edf_size(path: Path) -> None:

@@ -1,0 +1,160 @@
+"""Windows over whole recordings: at a fixed stride, as random crops, with a label of the recording, paired by task."""
+
+import numpy as np
+
+from cerebro.data.store import Store
+from cerebro.data.window_source import WindowSource, counted, in_samples, not_empty, of_tasks, pair_codes, slide
+from cerebro.data.windows import Omission, WindowTable
+from cerebro.errors import ConfigError, check_positive
+
+LABEL_PREFIX = "label/"  # columns of Store.recordings that hold labels of recordings
+
+
+class SlidingWindows(WindowSource):
+    """Windows at a fixed stride over whole recordings.
+
+    Parameters
+    ----------
+    duration_s : float
+        Length of a window.
+    stride_s : float
+        Distance from one start to the next.
+    tasks : tuple of str
+        Tasks to use; empty = all.
+    """
+
+    def __init__(self, duration_s: float = 2.0, stride_s: float = 2.0, tasks: tuple[str, ...] = ()) -> None:
+        check_positive("duration_s", duration_s)
+        check_positive("stride_s", stride_s)
+        self.duration_s = duration_s
+        self.stride_s = stride_s
+        self.tasks = tuple(tasks)
+
+    def table(self, store: Store) -> tuple[WindowTable, list[Omission]]:
+        """Windows that fit, from the first sample on; a shorter rest at the end is not used."""
+        chosen, left_out = of_tasks(store, self.tasks)
+        n_times, stride = in_samples(store, self.duration_s, self.stride_s)
+        recording, start, too_short = slide(store, chosen, n_times, stride)
+        left_out += counted(too_short, "recordings", f"shorter than {self.duration_s:g} s")
+        return not_empty(WindowTable(recording, start, n_times), left_out, store, self), left_out
+
+
+class RandomCrops(WindowSource):
+    """Random crops out of longer windows (Challenge 2 of the 2025 EEG Foundation Challenge: 2 s out of 4 s every 2 s).
+
+    The crop is drawn anew in every epoch of training; validation and test use the draw of epoch 0.
+
+    Parameters
+    ----------
+    duration_s : float
+        Length of the crop.
+    window_s : float
+        Length of the window that the crop is taken from; shorter recordings are left out.
+    stride_s : float
+        Distance from one such window to the next.
+    tasks : tuple of str
+        Tasks to use; empty = all.
+    """
+
+    def __init__(
+        self, duration_s: float = 2.0, window_s: float = 4.0, stride_s: float = 2.0, tasks: tuple[str, ...] = ()
+    ) -> None:
+        check_positive("duration_s", duration_s)
+        check_positive("stride_s", stride_s)
+        if window_s < duration_s:
+            raise ConfigError(f"window_s={window_s} is shorter than the crop duration_s={duration_s}; make it longer.")
+        self.duration_s = duration_s
+        self.window_s = window_s
+        self.stride_s = stride_s
+        self.tasks = tuple(tasks)
+
+    def table(self, store: Store) -> tuple[WindowTable, list[Omission]]:
+        """Windows that fit, each with the room that its crop has."""
+        chosen, left_out = of_tasks(store, self.tasks)
+        n_window, stride = in_samples(store, self.window_s, self.stride_s)
+        n_times, _ = in_samples(store, self.duration_s, self.stride_s)
+        recording, start, too_short = slide(store, chosen, n_window, stride)
+        left_out += counted(too_short, "recordings", f"shorter than {self.window_s:g} s")
+        table = WindowTable(recording, start, n_times, jitter=n_window - n_times)
+        return not_empty(table, left_out, store, self), left_out
+
+
+class TaskWindows(WindowSource):
+    """Windows over whole recordings that carry a label of the recording, such as ``arithmetic``.
+
+    Parameters
+    ----------
+    label : str
+        Label of the recordings; the target has its name.
+    duration_s, stride_s : float
+        Length of a window; distance from one start to the next.
+    tasks : tuple of str
+        Tasks to use; empty = all.
+    """
+
+    def __init__(self, label: str, duration_s: float = 2.0, stride_s: float = 2.0, tasks: tuple[str, ...] = ()) -> None:
+        check_positive("duration_s", duration_s)
+        check_positive("stride_s", stride_s)
+        self.label = label
+        self.duration_s = duration_s
+        self.stride_s = stride_s
+        self.tasks = tuple(tasks)
+
+    def table(self, store: Store) -> tuple[WindowTable, list[Omission]]:
+        """Windows of the recordings that have the label."""
+        column = LABEL_PREFIX + self.label
+        if column not in store.recordings.columns:
+            labels = [
+                str(name).removeprefix(LABEL_PREFIX) for name in store.recordings if str(name).startswith(LABEL_PREFIX)
+            ]
+            raise ConfigError(
+                f"recordings of {store.path} have no label {self.label!r}; set label to one of "
+                f"{', '.join(labels) or 'none'}."
+            )
+        chosen, left_out = of_tasks(store, self.tasks)
+        values = store.recordings[column].to_numpy(np.float32)
+        has_label = np.isfinite(values[chosen])
+        left_out += counted(int((~has_label).sum()), "recordings", f"no label {self.label}")
+        n_times, stride = in_samples(store, self.duration_s, self.stride_s)
+        recording, start, too_short = slide(store, chosen[has_label], n_times, stride)
+        left_out += counted(too_short, "recordings", f"shorter than {self.duration_s:g} s")
+        table = WindowTable(recording, start, n_times, targets={self.label: values[recording]})
+        return not_empty(table, left_out, store, self), left_out
+
+
+class TaskPairs(WindowSource):
+    """Windows over whole recordings: equal ``pair`` = same task, anywhere in the recording, whatever the time.
+
+    A positive is a window of another person in the same task, a negative one of another task. So two tasks at least
+    are needed. The target ``task`` is the place of the task among ``tasks``.
+
+    Parameters
+    ----------
+    duration_s, stride_s : float
+        Length of a window; distance from one start to the next.
+    tasks : tuple of str
+        Tasks to use; empty = all of the store, sorted.
+    """
+
+    has_few_pairs = True
+
+    def __init__(self, duration_s: float = 2.0, stride_s: float = 2.0, tasks: tuple[str, ...] = ()) -> None:
+        check_positive("duration_s", duration_s)
+        check_positive("stride_s", stride_s)
+        self.duration_s = duration_s
+        self.stride_s = stride_s
+        self.tasks = tuple(tasks)
+
+    def table(self, store: Store) -> tuple[WindowTable, list[Omission]]:
+        """Windows that fit, from the first sample on, paired by the task of their recording."""
+        chosen, left_out = of_tasks(store, self.tasks)
+        n_times, stride = in_samples(store, self.duration_s, self.stride_s)
+        recording, start, too_short = slide(store, chosen, n_times, stride)
+        left_out += counted(too_short, "recordings", f"shorter than {self.duration_s:g} s")
+        task = store.recordings["task"].astype(str).to_numpy(dtype=object)
+        names = self.tasks or tuple(sorted(set(task)))
+        codes = pair_codes(names)
+        pair = np.array([codes.get(name, -1) for name in task], np.int64)[recording]
+        place = np.array([names.index(name) if name in codes else np.nan for name in task], np.float32)[recording]
+        table = WindowTable(recording, start, n_times, pair=pair, targets={"task": place})
+        return not_empty(table, left_out, store, self), left_out

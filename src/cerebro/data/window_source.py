@@ -1,0 +1,99 @@
+"""What a way of cutting windows promises, and the arithmetic that several ways share."""
+
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from cerebro.data.store import Store
+from cerebro.data.windows import Omission, WindowTable
+from cerebro.errors import ConfigError, DataError
+
+Ints = npt.NDArray[np.int64]
+
+
+class WindowSource(ABC):
+    """Lists the windows of a store; the order is by recording, then time, and depends on the store alone.
+
+    Attributes
+    ----------
+    has_few_pairs : bool
+        Whether pair ids are a handful of classes (states, tasks, films), so that a batch of couples holds several of
+        each, and not moments, of which it holds one each.
+    """
+
+    has_few_pairs: bool = False
+
+    @abstractmethod
+    def table(self, store: Store) -> tuple[WindowTable, list[Omission]]:
+        """Windows, and what was left out and why.
+
+        Raises
+        ------
+        DataError
+            If no window is left.
+        """
+
+
+def of_tasks(store: Store, tasks: Sequence[str]) -> tuple[Ints, list[Omission]]:
+    """Rows of the recordings of ``tasks``; a task that no recording has is named."""
+    task = store.recordings["task"].astype(str)
+    absent = [name for name in tasks if name not in set(task)]
+    chosen = np.flatnonzero(task.isin(tasks)) if tasks else np.arange(len(task))
+    if not len(chosen):
+        raise DataError(
+            f"no recording of {store.path} has task {', '.join(tasks)}; it holds "
+            f"{', '.join(sorted(set(task))) or 'none'}: choose among these or prepare more tasks."
+        )
+    return chosen.astype(np.int64), [Omission(0, "recordings", f"task {name} is not in the store") for name in absent]
+
+
+def in_samples(store: Store, duration_s: float, stride_s: float) -> tuple[int, int]:
+    """Samples of a window and of its stride; ConfigError if one is none."""
+    n_times, stride = round(duration_s * store.sfreq), round(stride_s * store.sfreq)
+    if n_times < 1 or stride < 1:
+        raise ConfigError(
+            f"a window of {duration_s} s every {stride_s} s is less than one sample at {store.sfreq:g} Hz; set "
+            "longer ones."
+        )
+    return n_times, stride
+
+
+def slide(store: Store, chosen: Ints, n_times: int, stride: int) -> tuple[npt.NDArray[np.int32], Ints, int]:
+    """Recording and start of each window that fits, and the number of recordings in which none does."""
+    n_windows = np.maximum((store.index["n_times"].astype(np.int64)[chosen] - n_times) // stride + 1, 0)
+    return np.repeat(chosen, n_windows).astype(np.int32), count_up(n_windows) * stride, int((n_windows == 0).sum())
+
+
+def count_up(sizes: Ints) -> Ints:
+    """0, 1 ... size - 1 for each size, one after the other."""
+    return np.arange(sizes.sum(), dtype=np.int64) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+
+
+def pair_codes(names: Iterable[str]) -> dict[str, int]:
+    """Number of each name, apart by 2^28 or more: room for milliseconds; the same in every store and process.
+
+    Raises
+    ------
+    DataError
+        If two names have the same number.
+    """
+    codes = {name: (zlib.crc32(name.encode()) >> 1) << 28 for name in names}
+    if len(set(codes.values())) < len(codes):
+        raise DataError(f"two of {', '.join(sorted(codes))} have the same pair number; rename a task.")
+    return codes
+
+
+def counted(n: int, what: str, why: str) -> list[Omission]:
+    """One omission, or none where nothing was left out."""
+    return [Omission(n, what, why)] if n else []
+
+
+def not_empty(table: WindowTable, left_out: list[Omission], store: Store, source: WindowSource) -> WindowTable:
+    """The table; DataError that says what was left out if it has no window."""
+    if not len(table):
+        reasons = "; ".join(map(str, left_out)) or "it holds no recordings"
+        raise DataError(f"{type(source).__name__} finds no window in {store.path} ({reasons}); choose other windows.")
+    return table
