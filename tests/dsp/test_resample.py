@@ -1,13 +1,14 @@
+from fractions import Fraction
+
 import mne
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cerebro.dsp import filters, resample
+from cerebro.dsp import decimate, filters, resample
 from cerebro.dsp.resample import Ratio, filter_and_resample
 from cerebro.dsp.spectrum import time_shift_s
-from cerebro.errors import ConfigError
 
 PAIRS = [(500.0, 100.0), (256.0, 100.0), (250.0, 100.0), (1000.0, 100.0), (160.0, 100.0), (100.0, 100.0)]
 UPWARDS = [(100.0, 256.0), (125.0, 128.0)]
@@ -161,26 +162,25 @@ def test_line_noise_above_the_new_nyquist_does_not_come_back():
     assert abs(ours[:, 1000:-1000]).max() < 0.05  # microvolts of 1,000
 
 
-@pytest.mark.parametrize("pair", PAIRS)
-def test_blocks_are_whole_samples_at_both_rates_and_fit_the_signal(pair):
+@pytest.mark.parametrize("pair", PAIRS + UPWARDS)
+@pytest.mark.parametrize("n_times", [1, 1000, 10**6])
+def test_blocks_are_whole_samples_at_both_rates_and_fit_the_signal(pair, n_times):
     ratio = Ratio.between(*pair)
     reach = filters.half_length(kernels_for(*pair))
-    for n_times in (1, 1000, 10**6):
-        n_fft = resample.block_length(n_times, reach, ratio)
-        assert n_fft % ratio.down == 0
-        assert n_fft > 2 * reach
-        assert n_fft < 60 * reach + 8192
-    assert resample.block_length(10, reach, ratio) < resample.block_length(10**6, reach, ratio)
+    factor = decimate.decimation_factor(*pair)
+    blocks = resample.cut(n_times, reach, factor, ratio)
+    assert blocks.hits_every_instant
+    assert blocks.factor == factor
+    assert Fraction(blocks.ratio.up, blocks.ratio.down) == Fraction(ratio.up, ratio.down) * factor
+    assert blocks.n_fft % blocks.ratio.down == blocks.dropped % blocks.ratio.down == 0
+    assert blocks.dropped * factor >= reach
+    assert 0 < blocks.step * (-(-n_times // (blocks.step * factor))) < n_times / factor + blocks.n_fft
+    assert blocks.n_fft < resample.LONGEST_BLOCK + 20 * blocks.dropped
 
 
 @pytest.mark.parametrize(
-    ("rates", "fraction"), [((256.0, 100.0), (25, 64)), ((500.0, 100.0), (1, 5)), ((99.9999, 100.0), (1, 1))]
+    ("rates", "fraction"), [((256.0, 100.0), (25, 64)), ((500.0, 100.0), (1, 5)), ((99.99999999, 100.0), (1, 1))]
 )
 def test_ratio_is_in_lowest_terms(rates, fraction):
     ratio = Ratio.between(*rates)
     assert (ratio.up, ratio.down) == fraction
-
-
-def test_rates_that_are_no_fraction_of_each_other_are_refused():
-    with pytest.raises(ConfigError, match="small fraction"):
-        run(noise(1, 100), kernels_for(2345.679, 100.0), 2345.679, 100.003)

@@ -1,21 +1,26 @@
-"""One recording, from raw microvolts to what the store keeps: offset removed, filtered, resampled, as int16 counts."""
+"""One recording, from raw microvolts to what the store keeps: offset removed, filtered, resampled, as int16 counts.
+
+What a recording must be to be kept, and what is reported about its channels, stands in `cerebro.data.plausible`.
+"""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 from jaxtyping import Float32, Int16
 from numpy import ndarray
 
+from cerebro.data.plausible import Channels, check_scale, inspect_channels
 from cerebro.data.readers.base import Finding, Recording
 from cerebro.dsp.filters import bandpass_kernel, notch_kernel
-from cerebro.dsp.resample import filter_and_resample
+from cerebro.dsp.resample import Ratio, filter_and_resample
 from cerebro.errors import ConfigError, DataError, check_positive
 
 NARROWEST_TRANSITION_HZ = 0.5  # a sharper low-pass would be longer than 6.6 s
-# Standard deviation of the median channel, filtered, in microvolts. EEG has 1 to 200 in any state, amplifier noise
-# alone 0.3; values in volts or millivolts lie below, raw counts and nanovolts far above.
-LEAST_PLAUSIBLE_UV, MOST_PLAUSIBLE_UV = 0.1, 1e4
-SHORTEST_JUDGED_S = 1.0  # in less, the standard deviation says nothing
+# The average over a whole head stands for zero because the potential's surface integral vanishes (Bertrand, Perrin &
+# Pernier 1985, doi:10.1016/0168-5597(85)90058-9); of fewer electrodes each loses more than an eighth of itself to it.
+FEWEST_FOR_AVERAGE = 8
 LARGEST_COUNT = 32767
 TIMES_AT_ONCE = 4096  # transposed together, in cache
 
@@ -39,12 +44,17 @@ class Preprocessing:
         Upper edge of the pass band, below half of ``sfreq`` by 0.5 Hz or more.
     notch_hz : float
         Frequency of the power line, below half of every recording's rate; 0 for no notch.
+    reference : {"as_is", "average"}
+        ``as_is`` keeps each recording's own reference. ``average`` subtracts, after filtering, the mean over the
+        recording's electrodes: all but those that never change (unless such a one is the reference itself, which then
+        carries minus the mean) and those that are railed. Channels that never change stay zero.
     """
 
     sfreq: float = 100.0
     highpass_hz: float = 0.5
     lowpass_hz: float = 45.0
     notch_hz: float = 0.0
+    reference: Literal["as_is", "average"] = "as_is"
 
     def __post_init__(self) -> None:
         check_positive("sfreq", self.sfreq)
@@ -72,77 +82,84 @@ class Preprocessed:
         Mean of each raw channel in microvolts, which was removed first.
     flat : tuple of str
         Channels that never changed, other than the reference itself; all zeros in ``eeg``.
+    reference : str
+        ``average`` where the plan asked for it, else the recording's own.
+    railed : tuple of (str, float)
+        Channels that sit at their own extremes, and for which share of their samples.
     """
 
     eeg: Float32[ndarray, "C T"]
     offset: Float32[ndarray, " C"]
     flat: tuple[str, ...]
+    reference: str
+    railed: tuple[tuple[str, float], ...] = ()
 
     def findings(self, where: str) -> list[Finding]:
         """What a build report counts about the recording named ``where``."""
-        if not self.flat:
-            return []
-        detail = (
-            f"{len(self.flat)} of {len(self.eeg)} channels never change and are kept as zeros: {', '.join(self.flat)}"
-        )
-        return [Finding("flat-channel", "repaired", where, detail)]
+        of_all = f"of {len(self.eeg)} channels"
+        found = []
+        if self.flat:
+            detail = f"{len(self.flat)} {of_all} never change and are kept as zeros: {', '.join(self.flat)}"
+            found.append(Finding("flat-channel", "repaired", where, detail))
+        if self.railed:
+            shares = ", ".join(f"{name} {share:.1%}" for name, share in self.railed)
+            detail = f"{len(self.railed)} {of_all} sit at their own extremes and are kept; share of samples: {shares}"
+            found.append(Finding("railed-channel", "repaired", where, detail))
+        return found
 
 
 def preprocess(recording: Recording, plan: Preprocessing) -> Preprocessed:
-    """Remove each channel's offset, filter and resample in one pass; no shift in time.
+    """Remove each channel's offset, filter and resample in one pass, without a shift in time; then re-reference.
+
+    Any two rates will do, also those of a drifting clock such as 256.042 Hz.
 
     Parameters
     ----------
     recording : Recording
         Raw microvolts; not changed.
     plan : Preprocessing
-        Band and rate.
+        Band, rate and reference.
 
     Raises
     ------
     DataError
         No samples; a channel with NaN or infinite values; all channels flat; values that cannot be microvolts; a rate
-        too low for the band.
+        too low for the band; too few electrodes for an average reference.
     """
-    eeg = recording.eeg
-    if eeg.shape[1] == 0:
-        raise DataError("the recording has no samples; leave it out.")
     if plan.lowpass_hz > recording.sfreq / 2 - NARROWEST_TRANSITION_HZ:
         raise DataError(
             f"the recording at {recording.sfreq:g} Hz cannot hold the band up to lowpass_hz={plan.lowpass_hz:g}; set "
             f"lowpass_hz to {recording.sfreq / 2 - NARROWEST_TRANSITION_HZ:g} or less, or leave the recording out."
         )
-    offset = eeg.mean(axis=1, dtype=np.float64)
-    _check_finite(recording, offset)
-    offset = offset.astype(np.float32)
+    channels = inspect_channels(recording, recording.eeg)
     nyquist_hz = min(recording.sfreq, plan.sfreq) / 2
     kernels = [bandpass_kernel(recording.sfreq, plan.highpass_hz, plan.lowpass_hz, nyquist_hz)]
     if plan.notch_hz:
         kernels.append(notch_kernel(recording.sfreq, plan.notch_hz))
-    filtered = filter_and_resample(eeg, offset, kernels, recording.sfreq, plan.sfreq)
-    flat = _check_scale(recording, filtered)
-    return Preprocessed(filtered, offset, tuple(channel for channel in flat if channel != recording.reference))
+    eeg = filter_and_resample(recording.eeg, channels.offset, kernels, recording.sfreq, plan.sfreq)
+    return _finish(recording, plan, channels, eeg)
 
 
 def keep_as_is(recording: Recording, plan: Preprocessing) -> Preprocessed:
-    """Remove each channel's offset and nothing else, from a signal that has the plan's rate and band already.
+    """Remove each channel's offset, of a recording that has the plan's rate and band already; then re-reference.
+
+    Nothing is filtered. Padding of windows side by side does not enter the offset and stays zero.
 
     Raises
     ------
     DataError
         Another rate than the plan's, and what `preprocess` refuses.
     """
-    if recording.sfreq != plan.sfreq:
+    if Ratio.between(recording.sfreq, plan.sfreq) != Ratio(1, 1):
         raise DataError(
             f"the recording is kept as it is, at {recording.sfreq:g} Hz, and the store has {plan.sfreq:g} Hz; set "
             f"preprocessing.sfreq to {recording.sfreq:g}."
         )
-    offset = recording.eeg.mean(axis=1, dtype=np.float64)
-    _check_finite(recording, offset)
-    offset = offset.astype(np.float32)
-    kept = recording.eeg - offset[:, None]
-    flat = _check_scale(recording, kept)
-    return Preprocessed(kept, offset, tuple(channel for channel in flat if channel != recording.reference))
+    is_padding = _padding(recording)
+    channels = inspect_channels(recording, recording.eeg[:, ~is_padding] if is_padding.any() else recording.eeg)
+    eeg = recording.eeg - channels.offset[:, None]
+    eeg[:, is_padding] = 0
+    return _finish(recording, plan, channels, eeg)
 
 
 def quantise(eeg: Float32[ndarray, "C T"], lsb_uV: float) -> tuple[Int16[ndarray, "T C"], int]:
@@ -171,37 +188,36 @@ def quantise(eeg: Float32[ndarray, "C T"], lsb_uV: float) -> tuple[Int16[ndarray
     return counts, n_clipped
 
 
-def _check_finite(recording: Recording, mean: ndarray) -> None:
-    """Raise DataError that names the first channel with a value that is no number; any such value spoils its mean."""
-    spoiled = np.flatnonzero(~np.isfinite(mean))
-    if len(spoiled):
-        is_bad = ~np.isfinite(recording.eeg[spoiled[0]])
-        first_s = np.flatnonzero(is_bad)[0] / recording.sfreq
-        raise DataError(
-            f"channel {recording.channels[spoiled[0]]} holds {np.count_nonzero(is_bad)} values that are NaN or "
-            f"infinite, the first at {first_s:.3f} s ({len(spoiled)} such channels); mend the file or leave the "
-            "recording out."
-        )
+def _finish(
+    recording: Recording, plan: Preprocessing, channels: Channels, eeg: Float32[ndarray, "C T"]
+) -> Preprocessed:
+    """Judge the scale of ``eeg``, at the plan's rate, and re-reference it in place."""
+    check_scale(recording, channels, eeg)
+    reference = recording.reference
+    if plan.reference == "average":
+        _subtract_average(eeg, channels)
+        reference = "average"
+    return Preprocessed(eeg, channels.offset, channels.flat, reference, channels.railed)
 
 
-def _check_scale(recording: Recording, filtered: Float32[ndarray, "C T"]) -> list[str]:
-    """Names of flat channels; DataError if all are, or if the rest cannot be microvolts."""
-    deviation = filtered.std(axis=1)
-    flat = [
-        row for row in np.flatnonzero(deviation < LEAST_PLAUSIBLE_UV) if np.ptp(recording.eeg[row]) == 0
-    ]  # only suspects are read again
-    names = [recording.channels[row] for row in flat]
-    rest = np.delete(deviation, flat)
-    if recording.eeg.shape[1] / recording.sfreq < SHORTEST_JUDGED_S:
-        return names
-    if len(rest) == 0:
-        raise DataError(f"all {len(names)} channels never change; the recording holds no signal, leave it out.")
-    typical = float(np.median(rest))
-    if not LEAST_PLAUSIBLE_UV <= typical <= MOST_PLAUSIBLE_UV:
-        likely = "volts or millivolts" if typical < LEAST_PLAUSIBLE_UV else "nanovolts or unscaled counts"
+def _subtract_average(eeg: Float32[ndarray, "C T"], channels: Channels) -> None:
+    electrodes = np.flatnonzero(~channels.is_flat & ~channels.is_railed)
+    if len(electrodes) < FEWEST_FOR_AVERAGE:
         raise DataError(
-            f"the median channel has a standard deviation of {typical:.3g} between {LEAST_PLAUSIBLE_UV:g} and "
-            f"{MOST_PLAUSIBLE_UV:g} expected microvolts; the values look like {likely}: correct the unit in the file's "
-            "header or in the reader's options."
+            f"{len(electrodes)} usable electrodes are too few for an average reference, which takes "
+            f"{FEWEST_FOR_AVERAGE}; set preprocessing.reference to as_is, or leave the recording out."
         )
-    return names
+    kept = np.flatnonzero(~channels.is_flat)
+    for start in range(0, eeg.shape[1], TIMES_AT_ONCE):
+        piece = eeg[:, start : start + TIMES_AT_ONCE]
+        piece[kept] -= piece[electrodes].mean(axis=0)
+
+
+def _padding(recording: Recording) -> npt.NDArray[np.bool_]:
+    """Whether each sample (T,) fills up a window that is too short."""
+    n_times = recording.eeg.shape[1]
+    if not recording.segments:
+        return np.zeros(n_times, bool)
+    n_valid = np.array([segment.n_valid for segment in recording.segments])
+    place = np.arange(n_times // len(n_valid))
+    return (place >= n_valid[:, None]).ravel()

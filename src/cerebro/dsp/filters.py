@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy import fft, signal
+from scipy import fft
 
 from cerebro.errors import ConfigError, check_positive
 
@@ -100,8 +100,7 @@ def zero_phase_response(kernels: Sequence[Kernel], n_fft: int) -> npt.NDArray[np
         centred = np.zeros(n_fft)
         half = len(kernel) // 2
         centred[: half + 1] = kernel[half:]
-        if half:
-            centred[-half:] = kernel[:half]
+        centred[n_fft - half :] = kernel[:half]
         response *= fft.rfft(centred).real
     return response
 
@@ -120,11 +119,17 @@ def _fir(sfreq: float, edges: Sequence[tuple[float, float]], sharpest_hz: float,
     sign = -1 if ends_open else 1
     for start, stop in reversed(edges):
         n_edge = min(_odd(round(HAMMING_LENGTH / ((stop - start) / nyquist / 2))), n_taps)
-        lowpass = signal.firwin(n_edge, (start + stop) / 2, window="hamming", pass_zero=True, fs=sfreq)
         offset = (n_taps - n_edge) // 2
-        kernel[offset : n_taps - offset] += sign * lowpass
+        kernel[offset : n_taps - offset] += sign * _lowpass(n_edge, (start + stop) / sfreq)
         sign = -sign
     return kernel
+
+
+def _lowpass(n_taps: int, cutoff: float) -> Kernel:
+    """Hamming-windowed sinc whose taps add up to 1; ``cutoff`` as a share of half the rate."""
+    taps: Kernel = cutoff * np.sinc(cutoff * (np.arange(n_taps) - n_taps // 2)) * np.hamming(n_taps)
+    taps /= taps.sum()
+    return taps
 
 
 def _odd(number: int) -> int:

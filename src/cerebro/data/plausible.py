@@ -1,0 +1,127 @@
+"""What the samples of a recording say about it: numbers at all, microvolts, channels that are flat or railed.
+
+A channel is railed where its amplifier or converter has run out of range: it sits at exactly its own highest or lowest
+value for a large share of the samples. EEG reaches its extreme once or a few times. A hundredth of the samples is many
+more than chance gives (a Gaussian signal cut off there would have lost all beyond 2.6 standard deviations), and a range
+that no converter is narrower than keeps channels with a few coarse steps of noise apart: those of 12-bit consumer
+headsets span 2,000 microvolts, of sleep recorders 384 (both among PhysioNet's and NeuroTechX's public sets).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import Float32
+from numpy import ndarray
+
+from cerebro.data.readers.base import Recording
+from cerebro.dsp.levels import levels, mean_square
+from cerebro.errors import DataError
+
+# Root mean square of the median channel, filtered, in microvolts. EEG has 1 to 200 in any state, amplifier noise alone
+# 0.3; values in volts or millivolts lie below, raw counts and nanovolts far above.
+LEAST_PLAUSIBLE_UV, MOST_PLAUSIBLE_UV = 0.1, 1e4
+SHORTEST_JUDGED_S = 1.0  # in less, it says nothing
+RAILED_SHARE = 0.01  # of the samples, at the two extremes together
+FEWEST_RAILED = 10  # samples; in a second of signal a hundredth may be chance
+NARROWEST_RANGE_UV = 200.0  # between the rails of an amplifier
+
+
+@dataclass(frozen=True)
+class Channels:
+    """What was measured of each of C raw channels.
+
+    Parameters
+    ----------
+    offset : float32 array (C,)
+        Mean in microvolts.
+    is_constant : bool array (C,)
+        Never changes.
+    is_flat : bool array (C,)
+        Never changes, and is not the reference itself.
+    is_railed : bool array (C,)
+        Sits at its own extremes.
+    flat : tuple of str
+        Names of the flat channels.
+    railed : tuple of (str, float)
+        Names of the railed ones, with the share of samples at their extremes.
+    """
+
+    offset: Float32[ndarray, " C"]
+    is_constant: npt.NDArray[np.bool_]
+    is_flat: npt.NDArray[np.bool_]
+    is_railed: npt.NDArray[np.bool_]
+    flat: tuple[str, ...]
+    railed: tuple[tuple[str, float], ...]
+
+
+def inspect_channels(recording: Recording, eeg: Float32[ndarray, "C T"]) -> Channels:
+    """Measure raw microvolts of ``recording``, in one pass.
+
+    Raises
+    ------
+    DataError
+        No samples; a channel with NaN or infinite values.
+    """
+    n_times = eeg.shape[1]
+    if n_times == 0:
+        raise DataError("the recording has no samples; leave it out.")
+    measured = levels(eeg)
+    _check_finite(recording, measured.mean)
+    is_constant = measured.lowest == measured.highest
+    is_flat = is_constant & (np.array(recording.channels) != recording.reference)
+    n_extreme = measured.n_lowest + measured.n_highest
+    is_wide = measured.highest.astype(np.float64) - measured.lowest >= NARROWEST_RANGE_UV
+    is_railed = is_wide & (n_extreme >= max(RAILED_SHARE * n_times, FEWEST_RAILED))
+    return Channels(
+        offset=measured.mean.astype(np.float32),
+        is_constant=is_constant,
+        is_flat=is_flat,
+        is_railed=is_railed,
+        flat=tuple(recording.channels[row] for row in np.flatnonzero(is_flat)),
+        railed=tuple((recording.channels[row], float(n_extreme[row] / n_times)) for row in np.flatnonzero(is_railed)),
+    )
+
+
+def check_scale(recording: Recording, channels: Channels, eeg: Float32[ndarray, "C T"]) -> None:
+    """Raise DataError if all channels are flat, or if ``eeg``, without its offset, cannot be microvolts."""
+    size = np.sqrt(mean_square(eeg))
+    too_large = np.flatnonzero(~np.isfinite(size))
+    if len(too_large):
+        raise DataError(_beyond_microvolts(recording, too_large))
+    if recording.eeg.shape[1] / recording.sfreq < SHORTEST_JUDGED_S:
+        return
+    live = size[~channels.is_constant]
+    if len(live) == 0:
+        raise DataError(f"all {len(size)} channels never change; the recording holds no signal, leave it out.")
+    typical = float(np.median(live))
+    if not LEAST_PLAUSIBLE_UV <= typical <= MOST_PLAUSIBLE_UV:
+        likely = "volts or millivolts" if typical < LEAST_PLAUSIBLE_UV else "nanovolts or unscaled counts"
+        raise DataError(
+            f"the median channel has a standard deviation of {typical:.3g} between {LEAST_PLAUSIBLE_UV:g} and "
+            f"{MOST_PLAUSIBLE_UV:g} expected microvolts; the values look like {likely}: correct the unit in the file's "
+            "header or in the reader's options."
+        )
+
+
+def _check_finite(recording: Recording, mean: npt.NDArray[np.float64]) -> None:
+    """Raise DataError that names the first channel with a value that is no number; any such value spoils its mean."""
+    spoiled = [row for row in np.flatnonzero(~np.isfinite(mean)) if not np.isfinite(recording.eeg[row]).all()]
+    if spoiled:
+        is_bad = ~np.isfinite(recording.eeg[spoiled[0]])
+        first_s = np.flatnonzero(is_bad)[0] / recording.sfreq
+        raise DataError(
+            f"channel {recording.channels[spoiled[0]]} holds {np.count_nonzero(is_bad)} values that are NaN or "
+            f"infinite, the first at {first_s:.3f} s ({len(spoiled)} such channels); mend the file or leave the "
+            "recording out."
+        )
+    too_large = np.flatnonzero(~np.isfinite(mean))  # sums in float32 overflow
+    if len(too_large):
+        raise DataError(_beyond_microvolts(recording, too_large))
+
+
+def _beyond_microvolts(recording: Recording, rows: npt.NDArray[np.intp]) -> str:
+    return (
+        f"channel {recording.channels[rows[0]]} holds values beyond 1e18 microvolts ({len(rows)} such channels); mend "
+        "the file or leave the recording out."
+    )
