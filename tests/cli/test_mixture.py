@@ -9,7 +9,7 @@ from cerebro.data.mixture import open_store
 from cerebro.simulate.writers import write_bdf
 from cerebro.study.execute import store_hash
 
-HALF = {"wide": ("Fp1", "Fp2", "C3", "Cz", "O1", "O2"), "narrow": ("Cz", "O1", "P3")}
+HALF = {"wide": ("Fp1", "Fp2", "C3", "Cz", "C4", "Pz", "O1", "O2"), "narrow": ("Cz", "O1", "P3")}
 
 
 @pytest.fixture
@@ -118,6 +118,22 @@ def test_differing_references_are_refused_and_the_line_says_what_to_type(corpora
     assert "references of the members differ (narrow: linked-ears; wide: average)" in line
     assert "set `reference: average`" in line
     assert not (corpora / "out" / "mixture.json").exists()
+
+
+def test_members_of_differing_references_are_referenced_to_the_average(corpora, capsys):
+    config(corpora, "wide", reference="linked-ears")
+    again = yaml.safe_load((corpora / "wide.yaml").read_text())
+    again["reader"]["init_args"] |= {"name": "again", "reference": "Cz"}
+    (corpora / "again.yaml").write_text(yaml.safe_dump(again))
+    sources = {name: {"config": f"{name}.yaml"} for name in ("wide", "again")}
+    mix(corpora, sources=sources, reference="average")
+    assert main(["prepare", str(corpora / "mixture.yaml"), "--out", str(corpora / "out")]) == 0
+    mixture = open_store(corpora / "out")
+    assert mixture.reference == "average"
+    assert np.abs(mixture.samples(0).mean(axis=1)).max() < 1  # counts: of rounding
+    mix(corpora, sources=sources | {"narrow": {"config": "narrow.yaml"}}, reference="average")
+    line = refused(corpora, capsys)
+    assert "member narrow has no store, because not one of its recordings could be prepared" in line
 
 
 def test_wrong_configs_are_refused_in_one_line(corpora, capsys):

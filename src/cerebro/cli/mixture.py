@@ -111,6 +111,11 @@ def prepare_mixture(path: Path, out: Path | None, argv: Sequence[str], prepare: 
             stores[name] = out / name if source.config else Path(source.store)
             if source.config:
                 code = max(code, _prepare(name, [source.config, "--out", str(out / name), *others], prepare))
+                if not (stores[name] / "manifest.json").is_file():
+                    raise DataError(
+                        f"member {name} has no store, because not one of its recordings could be prepared (see above); "
+                        f"mend {source.config}, or leave {name} out of sources."
+                    )
             try:
                 store = Store.open(stores[name])
             except DataError as error:

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +58,17 @@ def prepare(argv: list[str]) -> int:
     parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="reader, preprocessing, lsb_uV; or sources")
     parser.add_argument("--out", type=Path, metavar="STORE", help="folder of the store")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that read and filter (default 1)")
+    parser.add_argument(
+        "--preprocessing.reference", dest="reference", choices=("as_is", "average"), help="in place of the config's"
+    )
     parser.add_argument("--plan", action="store_true", help="say what would be used, repaired and skipped; no signal")
     parser.add_argument("--json", type=Path, metavar="FILE", help="with --plan: write the plan there as well")
     options = parser.parse_args(argv)
     if is_mixture(options.config):
         return prepare_mixture(options.config, options.out, argv, prepare)
     config = read_config(options.config)
+    if options.reference is not None:
+        config = replace(config, preprocessing=replace(config.preprocessing, reference=options.reference))
     if options.json is not None and not options.plan:
         raise ConfigError("--json belongs to --plan; a build writes STORE/build_report.json by itself.")
     if options.plan:

@@ -209,7 +209,9 @@ def mixed_pairs(
             )
         except DataError as error:
             if weights and weights[number]:
-                raise DataError(f"source {name} has no couples: {error} Or set its weight in data.weights to 0.") from None
+                raise DataError(
+                    f"source {name} has no couples: {error} Or set its weight in data.weights to 0."
+                ) from None
             left_out.append(f"{len(mine):,} windows of {name} left out: too few couples")
             buckets.append([])
             continue

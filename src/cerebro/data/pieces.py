@@ -127,7 +127,7 @@ def make_piece(recipe: Recipe, entry: Entry, available: tuple[str, ...], staging
         piece_key=piece_key,
         source_sha256=source,
         channels=tuple(recording.channels),
-        reference=recording.reference,
+        reference=done.reference,
         offsets_uV=tuple(map(float, done.offset)),
         clipped=clipped,
         n_times=len(counts),
