@@ -112,8 +112,15 @@ def test_a_recording_of_two_corpora_never_lands_on_two_sides(seed, shared, tmp_p
     one = make(folder / "one", "A", [f"a{i:02d}" for i in range(12)], source=digest)
     two = make(folder / "two", "B", [f"b{i:02d}" for i in range(14)], source={f"b{i:02d}": f"same{i}" for i in shared})
     sides = sides_of(ParticipantSplit(0.2, 0.2, seed=seed), mixed(folder / "m", one=one, two=two))
+    split, order = ParticipantSplit(0.2, 0.2, seed=seed), ("train", "val", "test")
+    alone = [split.sides(store.participants, store.recordings) for store in (one, two)]
     for i in shared:
         names = {f"A:a{i:02d}", f"B:b{i:02d}"}
+        own = [
+            next(k for k, side in enumerate(order) if who in getattr(of, side))
+            for who, of in zip((f"a{i:02d}", f"b{i:02d}"), alone, strict=True)
+        ]
+        assert names <= set(getattr(sides, order[max(own)]))  # the stricter of both
         assert any(names <= set(getattr(sides, side)) for side in ("train", "val", "test"))
     assert len({*sides.train, *sides.val, *sides.test}) == 26
 
