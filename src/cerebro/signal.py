@@ -78,13 +78,70 @@ class EEGBatch:
         return self.eeg.shape[0]
 
 
+@dataclass(frozen=True, eq=False)
+class ChannelMap:
+    """What becomes of the channels of a batch on its device: some are picked, placed among padding, or mixed.
+
+    Parameters
+    ----------
+    pick : int64 (K,)
+        Channels of the recording that are used, in this order; empty = all.
+    place : int64 (K,)
+        Row of the result for each of them, the others being zero; empty = as they come.
+    n_out : int
+        Rows of the result where ``place`` is used.
+    weights : float32 (O, C)
+        The result is ``weights @ eeg``; empty = no mixing.
+    """
+
+    pick: Int64[Tensor, " K"] = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    place: Int64[Tensor, " K"] = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    n_out: int = 0
+    weights: Float[Tensor, "O C"] = field(default_factory=lambda: torch.empty(0, 0))
+    _copies: "dict[torch.device, ChannelMap]" = field(default_factory=dict, repr=False)
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> "ChannelMap":
+        """The same on ``device``; copied there once, however many batches ask."""
+        if device == self.weights.device:
+            return self
+        if device not in self._copies:
+            moved = {name: getattr(self, name).to(device) for name in ("pick", "place", "weights")}
+            self._copies[device] = replace(self, **moved, _copies={})
+        return self._copies[device]
+
+    def of_counts(self, counts: Int16[Tensor, "B T C"]) -> Int16[Tensor, "B T K"]:
+        """Counts of the channels that are used."""
+        return counts.index_select(2, self.pick) if self.pick.numel() else counts
+
+    def of_channels(self, eeg: Float[Tensor, "B C T"]) -> Float[Tensor, "B K T"]:
+        """Rows of the channels that are used."""
+        return eeg.index_select(1, self.pick) if self.pick.numel() else eeg
+
+    def of_microvolts(self, eeg: Float[Tensor, "B K T"]) -> Float[Tensor, "B O T"]:
+        """Rows that the model sees; float32 whatever autocast says."""
+        if self.place.numel():
+            rows = eeg.new_zeros(eeg.shape[0], self.n_out, eeg.shape[2])
+            return rows.index_copy_(1, self.place, eeg)
+        if self.weights.numel():
+            with torch.autocast(eeg.device.type, enabled=False):
+                return self.weights @ eeg
+        return eeg
+
+
+KEEP_CHANNELS = ChannelMap()
+
+
 @dataclass
 class RawBatch:
-    """Windows as the store holds them: int16, time-major. The only place where int16 is known."""
+    """Windows as the store holds them: int16, time-major. The only place where int16 is known.
+
+    Where the model runs on the CPU they may come as ``microvolts`` already, read and turned over in one pass; then
+    ``counts`` is empty, (B, 0, 0).
+    """
 
     counts: Int16[Tensor, "B T C"]
     microvolts_per_count: Float[Tensor, " B"]
-    channel: Int64[Tensor, "B C"]
+    channel: Int64[Tensor, "B O"]  # of the rows that ``channel_map`` makes
     n_valid: Int64[Tensor, " B"]
     key: Int64[Tensor, " B"]
     sample: Int64[Tensor, " B"]
@@ -94,6 +151,8 @@ class RawBatch:
     targets: dict[str, Float[Tensor, " B"]] = field(default_factory=dict)
     known: dict[str, Bool[Tensor, " B"]] = field(default_factory=dict)
     is_padded: bool = True  # as in EEGBatch; whoever makes the batch knows it without reading a tensor
+    channel_map: ChannelMap = KEEP_CHANNELS
+    microvolts: Float[Tensor, "n C2 T2"] = field(default_factory=lambda: torch.empty(0, 0, 0))  # or empty
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "RawBatch":
         """Copy to ``device``: half the bytes of float32."""
@@ -101,10 +160,14 @@ class RawBatch:
 
     def to_microvolts(self) -> EEGBatch:
         """Scale and transpose on the device where the counts lie; called once, after the transfer."""
-        eeg = self.counts.transpose(1, 2).to(torch.float32, memory_format=torch.contiguous_format)  # (B, C, T)
-        eeg = eeg.contiguous().mul_(self.microvolts_per_count[:, None, None])
+        if self.microvolts.numel():
+            eeg = self.channel_map.of_channels(self.microvolts)
+        else:
+            counts = self.channel_map.of_counts(self.counts)
+            eeg = counts.transpose(1, 2).to(torch.float32, memory_format=torch.contiguous_format)  # (B, C, T)
+            eeg = eeg.contiguous().mul_(self.microvolts_per_count[:, None, None])
         return EEGBatch(
-            eeg=eeg,
+            eeg=self.channel_map.of_microvolts(eeg),
             channel=self.channel,
             n_valid=self.n_valid,
             key=self.key,
@@ -122,7 +185,7 @@ class RawBatch:
 
 
 def _to(batch: Batch, device: torch.device, non_blocking: bool) -> Batch:
-    moved: dict[str, Tensor | dict[str, Tensor] | bool] = {}
+    moved: dict[str, Tensor | dict[str, Tensor] | ChannelMap | bool] = {}
     for entry in fields(batch):
         value = getattr(batch, entry.name)
         if isinstance(value, dict):

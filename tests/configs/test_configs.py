@@ -11,6 +11,7 @@ import yaml
 
 import cerebro.cli.fit  # noqa: F401  Lightning logs to the stream there is when it is imported: not that of one test
 from cerebro.cli.main import VERBS, main
+from cerebro.cli.mixture import read_mixture_config
 from cerebro.cli.prepare import read_config
 from cerebro.data.arrays import write_store
 from cerebro.data.readers.base import Event
@@ -24,6 +25,7 @@ FILES = sorted(
 CONTENT = {name: yaml.safe_load((ROOT / name).read_text()) for name in FILES}
 PHASES = [name for name, content in CONTENT.items() if "model" in content]
 DATA = [name for name, content in CONTENT.items() if "reader" in content]
+MIXTURES = [name for name, content in CONTENT.items() if "sources" in content]
 RECIPES = [name for name, content in CONTENT.items() if "phases" in content]
 PARTS = [name for name, content in CONTENT.items() if "class_path" in content]  # that others include
 PART_KEYS = {"encoders": "--model.encoder", "objectives": "--model.objective"}
@@ -72,7 +74,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_file_is_a_phase_a_recipe_data_or_a_part() -> None:
-    assert sorted(PHASES + DATA + RECIPES + PARTS) == FILES
+    assert sorted(PHASES + DATA + MIXTURES + RECIPES + PARTS) == FILES
     assert min(map(len, (PHASES, DATA, RECIPES, PARTS))) > 0
 
 
@@ -113,6 +115,13 @@ def test_a_part_parses_where_it_is_included(name: str, capsys: pytest.CaptureFix
 def test_a_data_config_parses(name: str) -> None:
     made = read_config(ROOT / name)
     assert type(made.reader).__name__ == CONTENT[name]["reader"]["class_path"]
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_a_mixture_parses_and_the_configs_of_its_members_are_there(name: str) -> None:
+    config = read_mixture_config(ROOT / name)
+    members = {Path(source.config).resolve().relative_to(ROOT).as_posix() for source in config.sources.values()}
+    assert members <= set(DATA)
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -1,18 +1,27 @@
 """What every encoder promises."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import cerebro.encoders  # registers every encoder
+from cerebro.encoders.adapted import AdaptedEncoder
 from cerebro.encoders.base import Encoder
 from cerebro.encoders.labram import LaBraM
+from cerebro.montage import Montage
 from cerebro.signal import EEGBatch, SignalSpec
 
 EXAMPLES: dict[str, Callable[[SignalSpec], Encoder]] = {
+    "AdaptedEncoder": lambda signal: AdaptedEncoder(  # as many electrodes as the recording has, at other places
+        signal,
+        lambda inner: LaBraM(inner, conv_channels=4, depth=2, n_heads=5),
+        lambda: Montage("cap", ("A", "B", "C", "D", "E", "F"), 0.9 * np.array(signal.positions)[::-1]),
+        width=16,
+    ),
     "LaBraM": lambda signal: LaBraM(signal, conv_channels=4, depth=2, n_heads=5),
 }
 FINAL = [cls for cls in Encoder.__subclasses__() if cls.__module__.startswith("cerebro.")]
@@ -61,7 +70,8 @@ def test_the_order_of_channels_does_not_matter(build: Any, toy_eeg: Any) -> None
     order = torch.tensor([4, 2, 0, 5, 1, 3])
     with torch.no_grad():
         shuffled = encoder(replace(batch, eeg=batch.eeg[:, order], channel=batch.channel[:, order]))
-        torch.testing.assert_close(shuffled, encoder(batch)[:, order], rtol=1e-4, atol=1e-5)
+        expected = encoder(batch) if isinstance(encoder, AdaptedEncoder) else encoder(batch)[:, order]
+        torch.testing.assert_close(shuffled, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_channels_are_told_apart(build: Any, toy_eeg: Any) -> None:
@@ -72,8 +82,9 @@ def test_channels_are_told_apart(build: Any, toy_eeg: Any) -> None:
 
 def test_a_window_does_not_see_the_others_of_its_batch(build: Any, toy_eeg: Any) -> None:
     encoder, batch = build(), toy_eeg(4)
-    alone = toy_eeg(4)
-    alone.eeg, alone.channel, alone.n_valid = batch.eeg[:1], batch.channel[:1], batch.n_valid[:1]
+    values = {entry.name: getattr(batch, entry.name) for entry in fields(batch)}
+    labels = {name: {} for name, value in values.items() if isinstance(value, dict)}
+    alone = replace(batch, **{name: value[:1] for name, value in values.items() if torch.is_tensor(value)}, **labels)
     with torch.no_grad():
         torch.testing.assert_close(encoder(alone), encoder(batch)[:1], rtol=1e-4, atol=1e-5)
 

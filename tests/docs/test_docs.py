@@ -24,6 +24,7 @@ import yaml
 from cerebro.cli.fit import make_parser
 from cerebro.cli.main import VERBS, main
 from cerebro.data.arrays import write_store
+from cerebro.data.channels import ChannelSpace
 from cerebro.data.preprocess import Preprocessing
 from cerebro.data.readers.base import Event, Reader
 from cerebro.data.sources import WindowSource
@@ -220,6 +221,8 @@ def plain(value: Any) -> str:
         return str(list(value)).replace("'", "")
     if isinstance(value, bool):
         return str(value).lower()
+    if hasattr(value, "class_path"):
+        return str(value.class_path).rpartition(".")[2]
     return str(value) if value != "" else '""'
 
 
@@ -272,6 +275,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "objectives": family(Objective),
     "readouts": family(Readout),
     "windows": family(WindowSource),
+    "channels": family(ChannelSpace),
     "readers": family(Reader),
     "preprocessing": lambda: constructor(Preprocessing),
     "verbs": verbs,

@@ -259,7 +259,7 @@ def _check_tree(path: Path, seen: set[Path]) -> None:
             raise ConfigError(
                 f"config {node} not found, which {path} names; paths in a YAML are relative to that file."
             )
-        elif isinstance(node, str) and not node.endswith(".ckpt") and _is_file(path.parent / node):
+        elif isinstance(node, str) and not node.endswith((".ckpt", ".elc")) and _is_file(path.parent / node):
             _check_tree(path.parent / node, seen)
 
     walk(yaml.safe_load(path.read_text(encoding="utf-8")))

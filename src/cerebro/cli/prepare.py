@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from cerebro.cli.data_config import read_config, split_overrides
+from cerebro.cli.mixture import is_mixture, prepare_mixture
 from cerebro.cli.parser import VerbParser
 from cerebro.data.build import build
 from cerebro.data.exports import is_export
 from cerebro.data.interchange import verify_export
+from cerebro.data.mixture import open_store
 from cerebro.data.readers.base import Finding, Scan
 from cerebro.data.report import count_rules
 from cerebro.data.source_checksums import freeze, with_checksums
@@ -40,7 +42,7 @@ def prepare(argv: list[str]) -> int:
         "          cerebro prepare configs/data/hbn.yaml --out stores/hbn --jobs 100 --slurm "
         "partition=cpu,time=04:00:00",
     )
-    parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="reader, preprocessing, lsb_uV")
+    parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="reader, preprocessing, lsb_uV; or sources")
     parser.add_argument("--out", type=Path, metavar="STORE", help="folder of the store")
     parser.add_argument("--jobs", type=int, metavar="N", help="processes that read and filter, or Slurm tasks (1)")
     parser.add_argument("--dask", nargs="?", const="", metavar="ADDRESS", help="let a Dask cluster do the work")
@@ -51,6 +53,8 @@ def prepare(argv: list[str]) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="with --plan: write the plan there as well")
     own, overrides = split_overrides(argv, parser.options())
     options = parser.parse_args(own)
+    if is_mixture(options.config):
+        return prepare_mixture(options.config, options.out, argv, prepare)
     config = read_config(options.config, overrides, parser.options())
     if options.json is not None and not options.plan:
         raise ConfigError("--json belongs to --plan; a build writes STORE/build_report.json by itself.")
@@ -104,7 +108,7 @@ def check(argv: list[str]) -> int:
             print(f"error    {line}")
         print(f"{target}: {len(problems)} errors")
         return 1 if problems else 0
-    errors, notes = store_problems(Store.open(target))
+    errors, notes = store_problems(open_store(target))
     for line in notes:
         print(f"note     {line}")
     for line in errors:

@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cerebro.data.channels import AsPrepared, AsRecorded, ChannelSpace, MapChannels
     from cerebro.data.module import EEGData
     from cerebro.data.sequences import ChannelSequences
     from cerebro.data.sources import (
@@ -23,10 +24,14 @@ if TYPE_CHECKING:
     from cerebro.data.splits import ParticipantSplit
 
 __all__ = [
+    "AsPrepared",
+    "AsRecorded",
     "ChannelSequences",
+    "ChannelSpace",
     "EEGData",
     "EyesWindows",
     "FilmWindows",
+    "MapChannels",
     "ParticipantSplit",
     "RandomCrops",
     "SlidingWindows",
@@ -40,5 +45,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = {"ChannelSequences": "sequences", "EEGData": "module", "ParticipantSplit": "splits"}.get(name, "sources")
+    homes = {"ChannelSequences": "sequences", "EEGData": "module", "ParticipantSplit": "splits"} | dict.fromkeys(
+        ("AsPrepared", "AsRecorded", "ChannelSpace", "MapChannels"), "channels"
+    )
+    home = homes.get(name, "sources")
     return getattr(importlib.import_module(f"{__name__}.{home}"), name)

@@ -11,8 +11,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from cerebro.data.microvolts import compile_once
 from cerebro.data.page_checksums import INSTRUCTIONS, PAGE
+from cerebro.dsp.compiled import compiled
 
 _WORDS = PAGE // 8
 _NAME = INSTRUCTIONS[platform.machine()][0]
@@ -34,8 +34,8 @@ def _add_word(typing_context: Any, checksum: Any, address: Any) -> Any:
     return types.uint64(types.uint64, types.intp), generate
 
 
-@compile_once
-@no_type_check  # what tests wrap around a function to check its shapes cannot be compiled
+@compiled
+@no_type_check
 def checksums_at(addresses: Any, out: Any) -> None:
     """Fill ``out``, uint32 (n,), with the checksums of the pages at ``addresses``, int64 (n,)."""
     ones = 0xFFFFFFFF

@@ -1,7 +1,7 @@
 """Batches for a training loop: read ahead by threads, resumed at any step, the same for any number of ranks."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -14,27 +14,48 @@ from cerebro.data.targets import Labels
 from cerebro.data.windows import WindowReader
 from cerebro.errors import CheckpointError, ConfigError
 from cerebro.randomness import sample_keys
-from cerebro.signal import RawBatch
+from cerebro.signal import KEEP_CHANNELS, ChannelMap, RawBatch
 
 READ_AHEAD = 2  # batches that stand ready
 FETCH_AHEAD_BYTES = 128_000_000  # that the disk is asked for at once, in the order of the disk
 
 
 class BatchMaker:
-    """Turns rows of a window table into a batch with everything that is known of them."""
+    """Turns rows of a window table into a batch with everything that is known of them.
+
+    Parameters
+    ----------
+    reader : WindowReader or SequenceReader
+        Cuts the windows.
+    labels : Labels
+        Targets of the windows.
+    channels : sequence of int64 (C,)
+        By montage: row of ``SignalSpec.channels`` of each channel that the model sees, -1 = padding.
+    seed : int
+        Seed of the keys.
+    maps : sequence of ChannelMap
+        By montage: what makes these channels on the device; empty where they are those of the recording.
+    on_cpu : bool
+        Whether the model runs on the CPU: windows come as microvolts, the same to the bit.
+    """
 
     def __init__(
         self,
         reader: WindowReader | SequenceReader,
         labels: Labels,
-        channels: list[npt.NDArray[np.int64]],
+        channels: Sequence[npt.NDArray[np.int64]],
         seed: int,
+        maps: Sequence[ChannelMap] = (),
+        on_cpu: bool = False,
     ) -> None:
         self.reader = reader
         self.labels = labels
         self.seed = seed
+        self.on_cpu = on_cpu
         index = reader.store.index
         self._channels = [torch.from_numpy(rows) for rows in channels]
+        self._is_padded = [bool((rows < 0).any()) for rows in channels]
+        self._maps = maps or (KEEP_CHANNELS,) * len(channels)
         self._montage = index["montage"].astype(np.int64)
         self._participant = index["participant"].astype(np.int64)
         self._scale = index["scale"].astype(np.float32)
@@ -46,15 +67,21 @@ class BatchMaker:
         recording = table.recording[rows].astype(np.int64)
         participant = self._participant[recording]
         targets, known = self.labels.batch(rows, participant)
-        channel = self._channels[int(self._montage[recording[0]])].expand(len(rows), -1)
+        montage = int(self._montage[recording[0]])
+        channel = self._channels[montage].expand(len(rows), -1)
         if len(table.channel):  # a row of the batch is one channel
             channel = channel.gather(1, torch.from_numpy(table.channel[rows].astype(np.int64))[:, None])
-        counts = self.reader.read(rows, keys)
+        microvolts = torch.empty(0, 0, 0)
+        if self.on_cpu and isinstance(self.reader, WindowReader):
+            microvolts = self.reader.read_microvolts(rows, keys)
+            counts = torch.empty((len(rows), 0, 0), dtype=torch.int16)
+        else:
+            counts = self.reader.read(rows, keys)
         n_valid = torch.full((len(rows),), table.n_times, dtype=torch.int64)
-        is_padded = False  # windows lie inside their recordings, and a batch has one montage
+        is_padded = self._is_padded[montage]  # windows lie inside their recordings, and a batch has one montage
         if len(table.n_valid):
             n_valid = torch.from_numpy(table.n_valid[rows])
-            is_padded = bool((n_valid < counts.shape[1]).any())
+            is_padded = is_padded or bool((n_valid < counts.shape[1]).any())
         return RawBatch(
             counts=counts,
             microvolts_per_count=torch.from_numpy(self._scale[recording]),
@@ -68,6 +95,8 @@ class BatchMaker:
             targets=targets,
             known=known,
             is_padded=is_padded,
+            channel_map=self._maps[montage],
+            microvolts=microvolts,
         )
 
 
@@ -183,9 +212,9 @@ class BatchLoader:
     def _will_need(self, epoch: int, first: int, stop: int) -> None:
         """Ask for this rank's share of batches ``first`` to ``stop`` of ``epoch``."""
         parts = [self._share(epoch, step) for step in range(first, min(stop, len(self)))]
-        for key_epoch in dict.fromkeys(key_epoch for _, key_epoch in parts):
-            rows = np.concatenate([rows for rows, other in parts if other == key_epoch])
-            self.maker.reader.will_need(rows, sample_keys(self.maker.seed, key_epoch, rows))
+        if parts:
+            keys = [sample_keys(self.maker.seed, key_epoch, rows) for rows, key_epoch in parts]
+            self.maker.reader.will_need(np.concatenate([rows for rows, _ in parts]), np.concatenate(keys))
 
     def _share(self, epoch: int, step: int) -> tuple[npt.NDArray[np.int64], int]:
         rows, key_epoch = self.order.batch(epoch, step)

@@ -10,7 +10,6 @@ The vectors are written in LLVM's portable form through numba, so that they comp
 
 from typing import Any, no_type_check
 
-import numba
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float32
@@ -19,6 +18,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy import ndarray
+
+from cerebro.dsp.compiled import compiled
 
 STREAM_BYTES = 32
 TILE_TIMES, TILE_CHANNELS = 16, 8  # 16 float32 are one line of the cache, 8 int16 one vector register
@@ -113,16 +114,8 @@ def _finish_streams(typing_context: Any) -> Any:
     return types.void(), generate
 
 
-def compile_once(function: Any) -> Any:
-    """Compile now or, where a folder can be written, once and for all."""
-    try:
-        return numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # numba finds no folder to keep it in: a second of compiling per process
-        return numba.njit(nogil=True)(function)
-
-
-@compile_once
-@no_type_check  # what tests wrap around a function to check its shapes cannot be compiled
+@compiled
+@no_type_check
 def _gather(addresses: Any, scale: Any, out: Any) -> None:
     n_windows, n_channels, n_times = out.shape
     window = np.empty((n_times, n_channels), np.int16)

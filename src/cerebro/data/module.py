@@ -1,6 +1,7 @@
-"""The one LightningDataModule: a store, a way to cut windows, a split by participant, and loaders over them."""
+"""The one LightningDataModule: a store or a mixture, a way to cut windows, a split by participant, loaders."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -10,28 +11,32 @@ import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
 
+from cerebro.data.channels import AsPrepared, ChannelSpace, MapChannels
 from cerebro.data.loader import BatchLoader, BatchMaker
+from cerebro.data.mixture import Mixture, normalised, open_store, participant_keys
+from cerebro.data.mixture_order import MixtureOrder, mixed_pairs, mixed_windows
+from cerebro.data.mixture_split import sides_of
 from cerebro.data.sampling import FixedOrder, Order, PairedOrder, Rows, ShuffledOrder, evenly_spaced
 from cerebro.data.sequences import reader_of
 from cerebro.data.sources import WindowSource
 from cerebro.data.splits import ParticipantSplit
 from cerebro.data.store import Store
 from cerebro.data.targets import resolve
-from cerebro.data.windows import Omission, WindowTable, channel_rows, signal_of
+from cerebro.data.windows import Omission, WindowTable
 from cerebro.errors import ConfigError, DataError, check_one_of, check_positive
-from cerebro.signal import EEGBatch, RawBatch, SignalSpec
+from cerebro.signal import KEEP_CHANNELS, EEGBatch, RawBatch, SignalSpec
 
 Stage = Literal["train", "val", "test"]
 STAGES: tuple[Stage, ...] = ("train", "val", "test")
 
 
 class EEGData(LightningDataModule):
-    """Windows of a prepared store, split by participant.
+    """Windows of a prepared store or mixture, split by participant.
 
     Parameters
     ----------
     store : Path
-        Folder that `cerebro prepare` wrote.
+        Folder that `cerebro prepare` wrote: a store, or a mixture of stores.
     windows : WindowSource
         How recordings are cut.
     split : ParticipantSplit
@@ -50,6 +55,13 @@ class EEGData(LightningDataModule):
         Validate on at most this many windows, evenly spaced; 0 = all. Tests use all.
     seed : int
         Seed of order, crops and keys.
+    channels : ChannelSpace
+        Which channels a model sees: what the mixture's config says (`AsPrepared`), those of the store (`AsRecorded`),
+        or those of a target montage (`MapChannels`).
+    weights : dict of str to float
+        Of a mixture: share of the training batches by member, in place of those in its ``mixture.json``; empty = those.
+    prefetch_threads : int
+        Threads that read batches ahead, two each; 0 reads a batch when it is asked for. The batches are the same.
     """
 
     def __init__(
@@ -63,11 +75,19 @@ class EEGData(LightningDataModule):
         batches_per_epoch: int = 0,
         max_eval_windows: int = 0,
         seed: int = 0,
+        channels: ChannelSpace = AsPrepared(),  # noqa: B008  has no state
+        weights: dict[str, float | int] = {},  # noqa: B006  never changed
+        prefetch_threads: int = 1,
     ) -> None:
         super().__init__()
         check_positive("batch_size", batch_size)
         check_one_of("order", order, ("shuffled", "pairs"))
-        for name, value in (("batches_per_epoch", batches_per_epoch), ("max_eval_windows", max_eval_windows)):
+        counts = {
+            "batches_per_epoch": batches_per_epoch,
+            "max_eval_windows": max_eval_windows,
+            "prefetch_threads": prefetch_threads,
+        }
+        for name, value in counts.items():
             if value < 0:
                 raise ConfigError(f"{name}={value} is negative; set data.{name} to 0 or more.")
         self.store_path = Path(store)
@@ -79,20 +99,28 @@ class EEGData(LightningDataModule):
         self.batches_per_epoch = batches_per_epoch
         self.max_eval_windows = max_eval_windows
         self.seed = seed
+        self.channels = channels
+        self.weights = dict(weights)
+        self.prefetch_threads = prefetch_threads
         self._is_set_up = False
 
     def setup(self, stage: str = "") -> None:
         """Open the store, list the windows, split the participants; every process does so, and only once."""
         if self._is_set_up:
             return
-        self._store = Store.open(self.store_path)
+        self._store = open_store(self.store_path)
+        self._shares = self._shares_of(self._store)
+        self._plan = self.channels.plan(self._store)
         self._table, self._omissions = self.windows.table(self._store)
-        self._sides = self.split.sides(self._store.participants, self._store.recordings)
+        self._check_channels()
+        self._sides = sides_of(self.split, self._store)
         self._rows = {side: self._rows_of(side) for side in STAGES}
         people = self._store.participants.index.astype(str)
         may_use = ~people.isin(set(self._sides.train) - set(self._sides.labelled))
         self._labels = resolve(self.targets, self._table, self._store.participants, np.asarray(may_use, bool))
-        self._signal = signal_of(self._store, self._table.n_times, self.targets)
+        self._signal = SignalSpec(
+            self._plan.names, self._plan.positions, self._store.sfreq, self._table.n_times, self.targets
+        )
         self._is_set_up = True
         _log(logging.INFO, self.summary())
 
@@ -132,9 +160,9 @@ class EEGData(LightningDataModule):
 
     def participants(self, stage: Stage) -> tuple[str, ...]:
         """Sorted ``corpus:participant`` of everyone with a window on a side."""
-        store = self.store
-        rows = np.unique(store.index["participant"][np.unique(self._table.recording[self._rows[stage]])])
-        return tuple(sorted(f"{store.corpus}:{store.participants.index[row]}" for row in rows))
+        rows = np.unique(self.store.index["participant"][np.unique(self._table.recording[self._rows[stage]])])
+        keys = participant_keys(self.store)
+        return tuple(sorted(keys[row] for row in rows))
 
     def recordings(self, stage: Stage) -> dict[str, str]:
         """Hash of the source (SHA-256, 16 digits) -> key, of every recording of the participants of a side.
@@ -149,7 +177,7 @@ class EEGData(LightningDataModule):
 
     def participant_keys(self) -> tuple[str, ...]:
         """``corpus:participant`` by row of the participants table, as ``EEGBatch.participant`` counts."""
-        return tuple(f"{self.store.corpus}:{name}" for name in self.store.participants.index)
+        return participant_keys(self.store)
 
     def split_counts(self) -> str:
         """Participants and windows of each side, in one line."""
@@ -160,7 +188,10 @@ class EEGData(LightningDataModule):
 
     def summary(self) -> str:
         """What the data are, what was left out, which labels are missing, in one line."""
-        parts = [self.split_counts(), *map(str, self._omissions)]
+        parts = [self.split_counts(), *map(str, self._omissions), *self._plan.notes]
+        if isinstance(self._store, Mixture):
+            parts.append("shares " + ", ".join(f"{name} {share:.3g}" for name, share in self._shares.items()))
+            parts += self._store.notes
         if self._sides.unused:
             parts.append(f"{len(self._sides.unused)} training participants left out by max_train_participants")
         if len(self._sides.labelled) < len(self._sides.train):
@@ -177,8 +208,11 @@ class EEGData(LightningDataModule):
     def train_dataloader(self) -> BatchLoader:
         """Training batches; a new loader at epoch 0."""
         rows, world_size = self._some_rows("train"), self._world()[1]
+        order: Order
         if self.order == "pairs":
-            order: Order = self._pairs(rows, self.batches_per_epoch)
+            order = self._pairs(rows, self.batches_per_epoch)
+        elif isinstance(self._store, Mixture):
+            order = self._mixed(rows)
         else:
             order = ShuffledOrder(
                 rows, self._montage(rows), self.batch_size, self.batches_per_epoch, self.seed, world_size
@@ -192,6 +226,9 @@ class EEGData(LightningDataModule):
             return self._loader(self._fixed(rows), is_training=False)
         if self.order == "pairs":
             n_most = max(1, self.max_eval_windows // self.batch_size) if self.max_eval_windows else 0
+            if isinstance(self._store, Mixture):
+                n_most = n_most or max(1, len(rows) // self.batch_size)
+                return self._loader(self._mixed_pairs(rows, [], n_most), is_training=False)
             return self._loader(self._pairs(rows, n_most), is_training=False)
         return self._loader(self._fixed(evenly_spaced(rows, self.max_eval_windows)), is_training=False)
 
@@ -237,7 +274,59 @@ class EEGData(LightningDataModule):
     def _fixed(self, rows: Rows) -> FixedOrder:
         return FixedOrder(rows, self._montage(rows), self.batch_size)
 
-    def _pairs(self, rows: Rows, batches_per_epoch: int) -> PairedOrder:
+    def _shares_of(self, store: Store) -> dict[str, float]:
+        """Share of the training batches by member of a mixture; empty for one store."""
+        if isinstance(store, Mixture):
+            return normalised(
+                self.weights or {member.name: member.weight for member in store.members},
+                [member.name for member in store.members],
+            )
+        if self.weights:
+            raise ConfigError(f"data.weights is for mixtures, and {self.store_path} is one store; remove data.weights.")
+        return {}
+
+    def _check_channels(self) -> None:
+        """Refuse to map channels of windows that hold one channel each."""
+        if len(self._table.channel) and isinstance(self.channels, MapChannels):
+            raise ConfigError(
+                f"{type(self.windows).__name__} gives windows of one channel, which cannot be mapped to a montage; set "
+                "data.channels to AsRecorded."
+            )
+
+    def _mixed(self, rows: Rows) -> MixtureOrder:
+        return mixed_windows(
+            rows,
+            self._member(rows),
+            self._montage(rows),
+            list(self._shares),
+            list(self._shares.values()),
+            self.batch_size,
+            self.batches_per_epoch,
+            self.seed,
+        )
+
+    def _mixed_pairs(self, rows: Rows, weights: Sequence[float], batches_per_epoch: int) -> MixtureOrder:
+        return mixed_pairs(
+            rows,
+            self._member(rows),
+            self._montage(rows),
+            self._table.pair[rows],
+            self._participant(rows),
+            list(self._shares),
+            weights,
+            self.batch_size,
+            batches_per_epoch,
+            self.seed,
+            self.windows.has_few_pairs,
+        )
+
+    def _member(self, rows: Rows) -> npt.NDArray[np.int32]:
+        assert isinstance(self._store, Mixture)
+        return np.asarray(self._store.member[self._table.recording[rows]])
+
+    def _pairs(self, rows: Rows, batches_per_epoch: int) -> Order:
+        if isinstance(self._store, Mixture):
+            return self._mixed_pairs(rows, list(self._shares.values()), batches_per_epoch)
         return PairedOrder(
             rows,
             self._table.pair[rows],
@@ -252,10 +341,13 @@ class EEGData(LightningDataModule):
     def _loader(self, order: Order, is_training: bool) -> BatchLoader:
         for line in order.left_out:
             _log(logging.WARNING, f"data {self.store_path.name}: {line}")
+        if len(self._table.channel) and not all(one is KEEP_CHANNELS for one in self._plan.maps):
+            raise ConfigError("sequences of one channel take channels as they were recorded; leave data.channels out.")
         reader = reader_of(self._store, self._table, pin_memory=torch.cuda.is_available())
-        maker = BatchMaker(reader, self._labels, channel_rows(self._store, self._signal), self.seed)
+        on_cpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cpu"
+        maker = BatchMaker(reader, self._labels, self._plan.rows, self.seed, self._plan.maps, on_cpu)
         rank, world_size = self._world()
-        return BatchLoader(maker, order, is_training, rank, world_size)
+        return BatchLoader(maker, order, is_training, rank, world_size, self.prefetch_threads)
 
     def _world(self) -> tuple[int, int]:
         if self.trainer is None:

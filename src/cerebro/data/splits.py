@@ -134,7 +134,7 @@ class ParticipantSplit:
         DataError
             If a release or column does not exist, or a side that was asked for would be empty.
         """
-        members = _people(participants, recordings)  # name of a person -> participants that are this person
+        members = people_of(participants, recordings)  # name of a person -> participants that are this person
         held = self._held_out(members, participants, recordings)
         rest = self._stratified(sorted(set(members) - held), members, participants)
         if self.n_folds > len(rest):
@@ -149,14 +149,24 @@ class ParticipantSplit:
         left = [person for person in rest if person not in test]
         n_val = self.val_ratio * len(rest) / max(1, len(left))
         val = set(self._pick(left, n_val, "val"))
-        train = sorted((person for person in left if person not in val), key=lambda person: self._draw("train", person))
-        kept = train[: self.max_train_participants] if self.max_train_participants else train
-        labelled = kept[: self.max_labelled_participants] if self.max_labelled_participants else kept
-        if not kept:
+        train = [person for person in left if person not in val]
+        if not train:
             raise DataError(
                 f"no one is left to train on: {len(members)} participants, {len(val)} validate, {len(test)} test; "
                 "lower split.val_ratio or split.test_ratio, or prepare more participants."
             )
+        return self.capped(train, val, test, members)
+
+    def capped(
+        self, train: Iterable[str], val: Iterable[str], test: Iterable[str], members: dict[str, list[str]]
+    ) -> Sides:
+        """Sides of people, by the names of the participants they are (``members``, see `people_of`).
+
+        Of ``train`` no more are kept, and no more labelled, than the caps of this split allow.
+        """
+        train = sorted(train, key=lambda person: self._draw("train", person))
+        kept = train[: self.max_train_participants] if self.max_train_participants else train
+        labelled = kept[: self.max_labelled_participants] if self.max_labelled_participants else kept
         return Sides(
             train=_names(kept, members),
             val=_names(val, members),
@@ -211,7 +221,7 @@ class ParticipantSplit:
         return int.from_bytes(hashlib.sha256(f"{self.seed}/{purpose}/{name}".encode()).digest()[:8], "big")
 
 
-def _people(participants: pd.DataFrame, recordings: pd.DataFrame) -> dict[str, list[str]]:
+def people_of(participants: pd.DataFrame, recordings: pd.DataFrame) -> dict[str, list[str]]:
     """Participants by person: names that share a byte-identical source file are one person, under their first name.
 
     A store keeps such a file once; then the participants table says whose it is too.

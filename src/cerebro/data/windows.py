@@ -232,8 +232,8 @@ def signal_of(store: Store, n_times: int, targets: tuple[str, ...]) -> SignalSpe
             apart_mm = 1000 * float(np.linalg.norm(np.subtract(known, place)))
             if apart_mm > 10:
                 raise DataError(
-                    f"montages of {store.path} place channel {name} {apart_mm:.0f} mm apart; "
-                    "prepare them as separate stores."
+                    f"montages of {store.path} place channel {name} {apart_mm:.0f} mm apart; set data.channels to "
+                    "{class_path: MapChannels}, or prepare them as separate stores."
                 )
     return SignalSpec(tuple(places), tuple(places.values()), store.sfreq, n_times, targets)
 

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cerebro.encoders.base import Encoder
+from cerebro.errors import ConfigError
 from cerebro.signal import EEGBatch, SignalSpec
 
 
@@ -67,3 +68,19 @@ class Objective(nn.Module, ABC):
     def showcase(self, encoder: Encoder, batch: EEGBatch) -> Mapping[str, Tensor]:
         """Arrays for the report from one validation batch, by name; {} if there is nothing to show."""
         return {}
+
+
+def check_own_channels(objective: str, encoder: Encoder, signal: SignalSpec) -> None:
+    """Refuse an encoder whose tokens are not those of the recording's channels, where each is compared with its own.
+
+    Raises
+    ------
+    ConfigError
+        In one line.
+    """
+    if encoder.signal.channels != signal.channels:
+        raise ConfigError(
+            f"{objective} compares every channel of a recording ({len(signal.channels)}) with its own tokens, and "
+            f"{type(encoder).__name__} gives those of {len(encoder.signal.channels)} others; use it with objectives on "
+            "tokens alone (Supervised, Contrastive), or map the channels in data.channels."
+        )

@@ -11,7 +11,7 @@ from cerebro.encoders.base import Encoder
 from cerebro.errors import ConfigError, check_between
 from cerebro.nn.attention import EPS
 from cerebro.nn.quantizer import count_codes
-from cerebro.objectives.base import Loss, Objective
+from cerebro.objectives.base import Loss, Objective, check_own_channels
 from cerebro.objectives.masks import random_mask
 from cerebro.objectives.vqnsp import VQNSP
 from cerebro.signal import EEGBatch, SignalSpec
@@ -83,6 +83,7 @@ class MaskedCodes(Objective):
         symmetric: bool = True,
     ) -> None:
         super().__init__(encoder, signal)
+        check_own_channels(type(self).__name__, encoder, signal)
         check_between("mask_ratio", mask_ratio, 0, 1)
         self.mask_ratio = mask_ratio
         self.symmetric = symmetric

@@ -13,7 +13,7 @@ from cerebro.errors import ConfigError, check_positive
 from cerebro.nn.attention import EPS
 from cerebro.nn.quantizer import CosineCodebook
 from cerebro.nn.transformer import TokenTransformer
-from cerebro.objectives.base import Loss, Objective
+from cerebro.objectives.base import Loss, Objective, check_own_channels
 from cerebro.signal import EEGBatch, SignalSpec
 
 SpectrumTargets = Literal["official", "sincos"]
@@ -78,6 +78,7 @@ class VQNSP(Objective):
         head_std: float = 0.02,
     ) -> None:
         super().__init__(encoder, signal)
+        check_own_channels(type(self).__name__, encoder, signal)
         check_positive("head_std", head_std)
         if encoder.n_patches(signal.n_times) > max_patches:
             raise ConfigError(

@@ -1,6 +1,7 @@
 """What a page is made of: the files of a study, read once."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,11 +125,18 @@ def gather(folder: Path) -> Evidence:
     runs = tuple(_read_run(folder, entry) for entry in study["runs"])
     stores: dict[str, Mapping[str, Any]] = {}
     for run in runs:
-        store = str(run.config["data"]["store"])
-        report = Path(store) / "build_report.json"
-        if store not in stores and report.is_file():
-            stores[store] = read_json(report)
+        for store in _member_stores(Path(run.config["data"]["store"])):
+            report = store / "build_report.json"
+            if str(store) not in stores and report.is_file():
+                stores[str(store)] = read_json(report)
     return Evidence(study, read_json(folder / "results.json"), runs, stores)
+
+
+def _member_stores(path: Path) -> list[Path]:
+    """A store, or the stores of a mixture."""
+    if not (path / "mixture.json").is_file():
+        return [path]
+    return [Path(os.path.normpath(path / entry["path"])) for entry in read_json(path / "mixture.json")["members"]]
 
 
 def _read_run(folder: Path, entry: Mapping[str, Any]) -> RunEvidence:

@@ -27,9 +27,9 @@ def check_executor(name: str) -> None:
 
 
 def store_hash(store: Path) -> str:
-    """Hash of a prepared store's data, or ``UNPREPARED``."""
-    manifest = store / "manifest.json"
-    if not manifest.is_file():
+    """Hash of the data of a prepared store or mixture, or ``UNPREPARED``."""
+    manifest = next((store / name for name in ("mixture.json", "manifest.json") if (store / name).is_file()), None)
+    if manifest is None:
         return UNPREPARED
     return str(read_json(manifest).get("data_hash", UNPREPARED))
 

@@ -88,8 +88,12 @@ def fit(
         if given is not None and resumed is None:
             transfers.append(Transfer(given.path))
         sources = {str(transfer.source): read_checkpoint(transfer.source) for transfer in transfers}
-        for source in (*sources.values(), *([] if resumed is None else [resumed])):
-            check_same_signal(source, data.signal)
+        for source in sources.values():  # an adapted encoder takes over one that was trained on its target montage
+            adapted = phase.encoder.signal
+            is_of_target = tuple(source.stamp.signal.get("channels", ())) == adapted.channels
+            check_same_signal(source, adapted if is_of_target else data.signal)
+        if resumed is not None:
+            check_same_signal(resumed, data.signal)
         stamp = make_stamp(phase.name, data, config, list(sources.values()), resumed)
         if n_orphans := remove_orphans(keys.out):
             say(f"removed {n_orphans} half-written files of a killed run")

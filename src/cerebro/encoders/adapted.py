@@ -1,0 +1,99 @@
+"""An encoder of one montage behind an adapter that makes its channels from those of any recording."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from cerebro.encoders.base import Encoder
+from cerebro.nn.channels import PerceiverChannels
+from cerebro.signal import EEGBatch, SignalSpec
+
+
+class AdaptedEncoder(Encoder):
+    """Any encoder, fed through `PerceiverChannels` with the electrodes of a target montage.
+
+    Its tokens are those of the target's O electrodes, whatever the recording has: (B, O, N, D). Readouts and objectives
+    that look at tokens alone (supervised, contrastive, auxiliary) take it as any other; those that rebuild the
+    recording's own channels refuse it. An encoder that was trained on the target montage moves in by
+    ``model.init: [{source: ..., into: encoder.encoder}]``.
+
+    Parameters
+    ----------
+    signal : SignalSpec
+        Channels of the recordings.
+    encoder : builder of an `Encoder`
+        Called with the signal of the target montage.
+    target : callable
+        Gives the target montage (``channels`` and ``positions`` in metres): ``cerebro.montage.hbn_129``.
+    width, n_heads : int
+        As in `PerceiverChannels`.
+    """
+
+    def __init__(
+        self,
+        signal: SignalSpec,
+        encoder: Callable[[SignalSpec], Encoder],
+        target: Callable[[], Any],
+        width: int = 64,
+        n_heads: int = 4,
+    ) -> None:
+        cap = target()
+        places = tuple((float(x), float(y), float(z)) for x, y, z in cap.positions)
+        super().__init__(replace(signal, channels=tuple(cap.channels), positions=places))
+        self.encoder = encoder(self.signal)
+        self.d_model, self.n_layers = self.encoder.d_model, self.encoder.n_layers
+        self.patch_samples, self.patch_stride = self.encoder.patch_samples, self.encoder.patch_stride
+        self.adapter = PerceiverChannels(
+            torch.tensor(signal.positions), torch.tensor(places), self.patch_samples, width, n_heads
+        )
+
+    def n_patches(self, n_times: int) -> int:
+        """Patches in a window of ``n_times`` samples."""
+        return self.encoder.n_patches(n_times)
+
+    def valid(self, batch: EEGBatch) -> Bool[Tensor, "B O N"]:
+        """Tokens made of real samples; none in a window without a real channel."""
+        return self.encoder.valid(self._outline(batch))
+
+    def adapt(self, batch: EEGBatch) -> EEGBatch:
+        """The batch as a recording of the target montage."""
+        return replace(self._outline(batch), eeg=self.adapter(batch.eeg, batch.channel, batch.n_valid))
+
+    def embed(self, batch: EEGBatch) -> Float[Tensor, "B O N D"]:
+        """Local tokens of the target's electrodes."""
+        return self.encoder.embed(self.adapt(batch))
+
+    def mix(
+        self, tokens: Float[Tensor, "B O N D"], batch: EEGBatch, hidden: Bool[Tensor, "B O N"] | None = None
+    ) -> Float[Tensor, "B O N D"]:
+        """Contextual tokens of the target's electrodes."""
+        return self.encoder.mix(tokens, self._outline(batch), hidden)
+
+    def mix_subset(
+        self,
+        tokens: Float[Tensor, "B O N D"],
+        batch: EEGBatch,
+        hidden: Bool[Tensor, "B O N"] | None = None,
+        keep: Int64[Tensor, "B M"] | None = None,
+        out: Int64[Tensor, "B L"] | None = None,
+    ) -> Float[Tensor, "B X D"]:
+        """As `Encoder.mix_subset`, over the target's electrodes."""
+        return self.encoder.mix_subset(tokens, self._outline(batch), hidden, keep, out)
+
+    def layer_of(self, parameter: str) -> int:
+        """0 for the adapter; as the encoder says for its own."""
+        own = parameter.removeprefix("encoder.")
+        return 0 if own == parameter else self.encoder.layer_of(own)
+
+    def _outline(self, batch: EEGBatch) -> EEGBatch:
+        """The batch as the target montage has it, without its samples."""
+        n_rows, n_targets = len(batch), len(self.signal.channels)
+        channel = torch.arange(n_targets, device=batch.channel.device).expand(n_rows, -1)
+        if batch.is_padded:
+            channel = torch.where((batch.channel >= 0).any(dim=1, keepdim=True), channel, -1)
+        eeg = batch.eeg.new_zeros(1).expand(n_rows, n_targets, batch.eeg.shape[-1])
+        return replace(batch, eeg=eeg, channel=channel)

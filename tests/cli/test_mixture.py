@@ -1,0 +1,163 @@
+import json
+
+import numpy as np
+import pytest
+import yaml
+
+from cerebro.cli.main import main
+from cerebro.data.mixture import open_store
+from cerebro.simulate.writers import write_bdf
+from cerebro.study.execute import store_hash
+
+HALF = {"wide": ("Fp1", "Fp2", "C3", "Cz", "C4", "Pz", "O1", "O2"), "narrow": ("Cz", "O1", "P3")}
+
+
+@pytest.fixture
+def corpora(tmp_path):
+    """Two folders of recordings with a config each, and the config of their mixture."""
+    draw = np.random.default_rng(0)
+    for name, channels in HALF.items():
+        for who in range(4 if name == "wide" else 3):
+            eeg = draw.normal(0, 20, (len(channels), 1500)).astype(np.float32)
+            write_bdf(tmp_path / name / f"P{who}_rest.bdf", eeg, channels, 250.0)
+        people = "".join(f"P{who},{20 + who}\n" for who in range(4))
+        (tmp_path / name / "people.csv").write_text("id,age\n" + people)
+        config(tmp_path, name)
+    mix(tmp_path)
+    return tmp_path
+
+
+def config(folder, name, sfreq=100.0, reference="average"):
+    init = {
+        "root": name,
+        "name": name,
+        "pattern": "*.bdf",
+        "participants": f"{name}/people.csv",
+        "reference": reference,
+    }
+    init |= {"participant_column": "id", "participant_from": "^(P[0-9])_", "tasks": {"rest": "rest"}}
+    content = {"reader": {"class_path": "Folder", "init_args": init}, "preprocessing": {"sfreq": sfreq}}
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump(content))
+
+
+def mix(folder, **changes):
+    sources = {name: {"config": f"{name}.yaml", "weight": weight} for name, weight in (("wide", 2), ("narrow", 1))}
+    content = {"sources": sources, "sfreq": 100.0, "channels": {"target": "10-20-19"}} | changes
+    (folder / "mixture.yaml").write_text(yaml.safe_dump(content))
+
+
+def refused(folder, capsys, *argv):
+    code = main(["prepare", str(folder / "mixture.yaml"), "--out", str(folder / "out"), *argv])
+    out = capsys.readouterr()
+    assert code == 2
+    assert out.err.count("\n") == 1
+    return out.err
+
+
+def test_a_mixture_is_prepared_member_by_member_and_continues(corpora, capsys):
+    out = corpora / "out"
+    argv = ["prepare", str(corpora / "mixture.yaml"), "--out", str(out), "--jobs", "1"]
+    assert main(argv) == 0
+    text = capsys.readouterr().out
+    assert "member wide" in text
+    assert "mixture" in text
+    mixture = open_store(out)
+    assert [(member.name, round(member.weight, 3)) for member in mixture.members] == [
+        ("narrow", 0.333),
+        ("wide", 0.667),
+    ]
+    assert len(mixture) == 7
+    for name in HALF:
+        assert json.loads((out / name / "build_report.json").read_text())["read"] > 0
+    assert store_hash(out) == mixture.data_hash
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.suffix in (".i16", ".npy")}
+    assert main(argv) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.suffix in (".i16", ".npy")}
+    capsys.readouterr()
+    assert main(["check", str(out)]) == 0
+    assert "0 errors" in capsys.readouterr().out
+
+
+def test_a_mixture_whose_build_was_stopped_is_unfinished_and_the_same_command_finishes_it(corpora, capsys):
+    out = corpora / "out"
+    assert main(["prepare", str(corpora / "narrow.yaml"), "--out", str(out / "narrow")]) == 0  # as far as it came
+    assert main(["check", str(out)]) == 2
+    assert "is unfinished" in capsys.readouterr().err
+    stamp = (out / "narrow" / "shards" / "00000.i16").stat().st_mtime_ns
+    assert main(["prepare", str(corpora / "mixture.yaml"), "--out", str(out)]) == 0
+    assert (out / "narrow" / "shards" / "00000.i16").stat().st_mtime_ns == stamp
+
+
+def test_a_member_that_is_there_is_referenced(corpora, capsys):
+    assert main(["prepare", str(corpora / "wide.yaml"), "--out", str(corpora / "stores" / "wide")]) == 0
+    mix(corpora, sources={"wide": {"store": "stores/wide"}, "narrow": {"config": "narrow.yaml", "weight": 3}})
+    assert main(["prepare", str(corpora / "mixture.yaml"), "--out", str(corpora / "out")]) == 0
+    entries = json.loads((corpora / "out" / "mixture.json").read_text())["members"]
+    assert [entry["path"] for entry in entries] == ["narrow", "../stores/wide"]
+    assert not (corpora / "out" / "wide").exists()
+
+
+def test_a_plan_names_every_member_and_builds_nothing(corpora, capsys):
+    assert main(["prepare", str(corpora / "mixture.yaml"), "--plan"]) == 0
+    text = capsys.readouterr().out
+    assert "member narrow" in text
+    assert "4 participants" in text
+    assert not (corpora / "out").exists()
+
+
+def test_another_rate_is_refused_before_anything_is_built(corpora, capsys):
+    config(corpora, "narrow", sfreq=128.0)
+    line = refused(corpora, capsys)
+    assert "source narrow is prepared at 128 Hz and the mixture has 100 Hz" in line
+    assert not (corpora / "out").exists()
+
+
+def test_differing_references_are_refused_and_the_line_says_what_to_type(corpora, capsys):
+    config(corpora, "narrow", reference="linked-ears")
+    line = refused(corpora, capsys)
+    assert "references of the members differ (narrow: linked-ears; wide: average)" in line
+    assert "set `reference: average`" in line
+    assert not (corpora / "out" / "mixture.json").exists()
+
+
+def test_members_of_differing_references_are_referenced_to_the_average(corpora, capsys):
+    config(corpora, "wide", reference="linked-ears")
+    again = yaml.safe_load((corpora / "wide.yaml").read_text())
+    again["reader"]["init_args"] |= {"name": "again", "reference": "Cz"}
+    (corpora / "again.yaml").write_text(yaml.safe_dump(again))
+    sources = {name: {"config": f"{name}.yaml"} for name in ("wide", "again")}
+    mix(corpora, sources=sources, reference="average")
+    assert main(["prepare", str(corpora / "mixture.yaml"), "--out", str(corpora / "out")]) == 0
+    mixture = open_store(corpora / "out")
+    assert mixture.reference == "average"
+    assert np.abs(mixture.samples(0).mean(axis=1)).max() < 1  # counts: of rounding
+    mix(corpora, sources=sources | {"narrow": {"config": "narrow.yaml"}}, reference="average")
+    line = refused(corpora, capsys)
+    assert "member narrow has no store, because not one of its recordings could be prepared" in line
+
+
+def test_wrong_configs_are_refused_in_one_line(corpora, capsys):
+    mix(corpora, sources={"wide": {"config": "wide.yaml", "store": "x"}})
+    assert "source wide needs either config or store" in refused(corpora, capsys)
+    mix(corpora, sources={"wide": {"config": "absent.yaml"}})
+    assert "absent.yaml not found" in refused(corpora, capsys)
+    mix(corpora, sources={"wide": {"config": "mixture.yaml"}})
+    assert "source wide" in refused(corpora, capsys)
+    mix(corpora, sources={"../wide": {"config": "wide.yaml"}})
+    assert "names a folder" in refused(corpora, capsys)
+    mix(corpora, sources={"wide": {"store": "nowhere"}})
+    assert "member wide: store" in refused(corpora, capsys)
+    mix(corpora, sources={"wide": {"config": "wide.yaml", "weight": -1.0}})
+    assert "no shares" in refused(corpora, capsys)
+    mix(corpora, channels={"target": "nothing"})
+    assert "target='nothing' is unknown" in refused(corpora, capsys)
+    mix(corpora, rate=100)
+    assert "rate" in refused(corpora, capsys)
+    mix(corpora)
+    assert "--json" in refused(corpora, capsys, "--plan", "--json", "x.json")
+
+
+def test_a_member_that_cannot_give_the_channels_is_named(corpora, capsys):
+    mix(corpora, channels={"target": "10-20-19", "electrodes": ["P3"], "max_distance_mm": 0.0})
+    line = refused(corpora, capsys)
+    assert "member wide: no channel of montage" in line
