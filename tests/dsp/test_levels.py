@@ -19,6 +19,13 @@ def test_levels_are_those_of_numpy(n_channels, n_times, n_values, seed):
     np.testing.assert_allclose(mean_square(eeg), (eeg.astype(np.float64) ** 2).mean(1), rtol=1e-5)
 
 
+def test_an_extreme_found_late_is_counted_from_there():
+    eeg = np.repeat(np.arange(12, dtype=np.float32), AT_ONCE // 2)[None]
+    for signal in (eeg, -eeg):
+        found = levels(signal)
+        assert (found.n_lowest.item(), found.n_highest.item()) == (AT_ONCE // 2, AT_ONCE // 2)
+
+
 def test_a_large_offset_costs_the_mean_no_digits():
     eeg = (4e5 + np.random.default_rng(0).standard_normal((2, 100_000))).astype(np.float32)
     np.testing.assert_allclose(levels(eeg).mean, eeg.mean(1, dtype=np.float64), rtol=0, atol=1e-3)
