@@ -105,6 +105,12 @@ def write_brainvision(path: Path) -> None:
     )
 
 
+def without_date(path: Path) -> None:
+    """Blank the time of day that scipy writes, so that equal seeds give equal mutants."""
+    with open(path, "r+b") as file:
+        file.write(b"MATLAB 5.0 MAT-file".ljust(116))
+
+
 def write_set_and_fdt(path: Path) -> None:
     """EEGLAB with its samples in a file of their own."""
     path.with_suffix(".fdt").write_bytes(signal().T.astype("<f4").tobytes())
@@ -113,6 +119,7 @@ def write_set_and_fdt(path: Path) -> None:
     eeg = {"nbchan": 4.0, "trials": 1.0, "pnts": float(N_TIMES), "srate": SFREQ, "xmin": 0.0, "event": np.zeros((0, 0))}
     eeg |= {"xmax": (N_TIMES - 1) / SFREQ, "data": path.with_suffix(".fdt").name, "chanlocs": locations}
     savemat(path, {"EEG": eeg}, appendmat=False, oned_as="row")
+    without_date(path)
 
 
 def write_fif(path: Path) -> None:
@@ -133,6 +140,7 @@ def write_compressed_set(path: Path) -> None:
         do_compression=True,
         oned_as="row",
     )
+    without_date(path)
 
 
 # name -> suffix of the signal, suffix of the file that is mutated, writer of one recording
