@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cerebro.data.build import build
 from cerebro.data.preprocess import Preprocessing, keep_as_is, quantise
-from cerebro.data.readers import ParquetWindows
+from cerebro.data.readers import ParquetWindows, windows_file
 from cerebro.data.store import CHANNEL_MAJOR, Store
 from cerebro.errors import ConfigError, DataError
 
@@ -80,9 +80,10 @@ def test_a_recording_is_its_windows_side_by_side_in_the_montages_order(tmp_path)
     group=st.integers(1, 13),
     split=st.booleans(),
     width=st.sampled_from(["float16", "float32", "float64", "int16", "fixed"]),
+    bytes_at_once=st.sampled_from([1, 4_000, 16_000_000]),
 )
 def test_any_files_order_row_groups_and_number_type_give_the_same_recordings(
-    tmp_path_factory, order, group, split, width
+    tmp_path_factory, order, group, split, width, bytes_at_once
 ):
     folder = tmp_path_factory.mktemp("windows")
     rows = windows("P1", 1, seed=1) + windows("P1", 2, seed=2)
@@ -100,7 +101,9 @@ def test_any_files_order_row_groups_and_number_type_give_the_same_recordings(
     entries = mine.scan().entries
     assert [(e.key, e.participant, e.run) for e in entries] == [("P1_run-1", "P1", 1), ("P1_run-2", "P1", 2)]
     for entry, whole in zip(entries, (rows[:6], rows[6:]), strict=True):
-        recording = mine.load(entry)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(windows_file, "BYTES_AT_ONCE", bytes_at_once)  # rows come one by one, a few, or all together
+            recording = mine.load(entry)
         for name, samples in zip(recording.channels, recording.eeg, strict=True):
             np.testing.assert_array_equal(samples, np.concatenate([row[name] for row in whole]).astype(np.float32))
         mixed_up = [i % 6 for i in order if (i < 6) == (entry.run == 1)]

@@ -290,6 +290,8 @@ class ParquetWindows(Reader):
                     ends = np.cumsum(n_samples)
                     for window, start, stop in zip(at, ends - n_samples, ends, strict=True):
                         eeg[number, window, : stop - start] = values[start : min(stop, start + length)]
+        if not lengths.all():
+            raise DataError(f"{path} holds fewer windows than its footer says; replace it by a whole copy.")
         is_there = np.arange(length) < lengths[:, None]  # (W, L)
         for column, samples in zip(channels.values(), eeg, strict=True):
             samples *= np.float32(MICROVOLTS[self.unit])
