@@ -35,6 +35,7 @@ from cerebro.randomness import sample_keys
 from cold import IN_ORDER
 from cold import figures as cold_figures
 from opening import figures as opening_figures
+from sequences import figures as sequence_figures
 from timing import compare, in_two_threads
 
 N_CHANNELS, N_TIMES, BATCH = 129, 200, 128
@@ -65,7 +66,7 @@ def main(rounds: int) -> dict[str, float]:
         cold = Path(folder) / "cold"  # what is mapped somewhere cannot be dropped from memory
         shutil.copytree(store.path, cold)
         figures |= cold_figures(cold, len(side_by_side), loader_of, rounds)
-        return figures | opening_figures(rounds)
+        return figures | opening_figures(rounds) | sequence_figures(rounds)
 
 
 def write_recordings(folder: Path) -> tuple[Store, list[Path]]:

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 from cerebro.cli.main import main
-from cerebro.data import build as building
 from cerebro.data import watchdog
 from cerebro.data.build import build
 from cerebro.data.checksum_list import annex_key, digests_of, read_checksums, recording_of, write_checksums
@@ -52,11 +51,11 @@ def reader(tmp_path: Path, monkeypatch) -> Folder:
     (root / "a_events.tsv").write_text("onset\tduration\n1.0\t2.0\n")
     (root / "people.csv").write_text("who,age\na,9\nb,8\n")
 
-    def run(recipe, entries, available, staging, jobs):
+    def run(work, entries, jobs):
         for entry in entries:
-            yield make_piece(recipe, entry, available.get(entry.key, ()), staging)
+            yield make_piece(work.recipe, entry, work.available.get(entry.key, ()), work.staging)
 
-    monkeypatch.setattr(building, "_run", run)
+    monkeypatch.setattr("cerebro.data.spread.run_in_children", run)
     return Folder(root, "mine", root / "people.csv", "who", "^(.)", {".": "rest"}, pattern="*.bdf")
 
 

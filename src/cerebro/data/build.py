@@ -240,16 +240,12 @@ def _version(manifest: Path) -> int:
 
 
 def _shelf(out: Path, old: Store | None) -> _Shelf:
-    """Find the pieces of earlier runs; damaged ones are made again, and that is said."""
+    """Find the pieces of earlier runs; `staged_records` says how many damaged ones are made again."""
     shelf = _Shelf()
     before = sum(len(path.stem) == 64 for path in (out / STAGING).glob("*.json"))  # named by a SHA-256
     staged = staged_records(out / STAGING, packed_pieces(out))
     for record, path, byte_offset in progress(staged, "check what is staged", "recording", before, stays=False):
         shelf.add(record, path, byte_offset)
-    if len(shelf.records) < before:
-        logging.getLogger(__name__).warning(
-            "%d staged recordings of an earlier run were damaged; they are read again.", before - len(shelf.records)
-        )
     if old is not None:
         for record, path, byte_offset in sealed_records(old):
             shelf.add(record, path, byte_offset)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+import cerebro.data.plausible
 import cerebro.data.preprocess
 import cerebro.data.readers
 import cerebro.dsp
@@ -243,7 +244,9 @@ def sealed_records(store: Store) -> Iterator[tuple[PieceRecord, Path, int]]:
 
 def code_version(reader: Reader) -> str:
     """Hash of the code that turns a file into counts, its comments and docstrings left out."""
-    files = {Path(cerebro.data.preprocess.__file__), Path(cerebro.montage.__file__)}
+    files = {
+        Path(str(module.__file__)) for module in (cerebro.data.plausible, cerebro.data.preprocess, cerebro.montage)
+    }
     for package in (cerebro.dsp, cerebro.data.readers):
         files |= set(Path(str(package.__file__)).parent.glob("*.py"))
     own = inspect.getsourcefile(type(reader))

@@ -28,11 +28,12 @@ PLAN = Preprocessing()
 def in_process():
     """Work in this process, without seconds of imports in children and of parsing the code for its version."""
 
-    def run(recipe, entries, available, staging, jobs):
+    def run(work, entries, jobs):
         for entry in entries:
-            yield make_piece(recipe, entry, available.get(entry.key, ()), staging)
+            yield make_piece(work.recipe, entry, work.available.get(entry.key, ()), work.staging)
 
-    with mock.patch.object(building, "_run", run), mock.patch.object(building, "code_version", return_value="1"):
+    here = mock.patch("cerebro.data.spread.run_in_children", run)
+    with here, mock.patch.object(building, "code_version", return_value="1"):
         yield
 
 
