@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 ALIGNMENT = 4096  # bytes
 TIME_MAJOR, CHANNEL_MAJOR = 0, 1  # layouts of the index
 EVENT_TICKS_PER_S = 10_000
+FETCHED_AT_ONCE = 1 << 17  # bytes; Linux forgets what is asked for beyond its read-ahead, 128 KiB unless it is set
 
 INDEX_DTYPE = np.dtype(
     [
@@ -303,13 +304,18 @@ class Store:
 
 
 def _fetch(mapped: mmap.mmap, path: Path, starts: list[int], lengths: list[int]) -> None:
+    pieces = [
+        (at, min(FETCHED_AT_ONCE, start + length - at))
+        for start, length in zip(starts, lengths, strict=True)
+        for at in range(start, start + length, FETCHED_AT_ONCE)
+    ]
     if not hasattr(os, "posix_fadvise"):  # macOS
-        for start, length in zip(starts, lengths, strict=True):
+        for start, length in pieces:
             mapped.madvise(mmap.MADV_WILLNEED, start, length)
         return
     handle = os.open(path, os.O_RDONLY)  # unlike madvise, its calls leave the interpreter's lock free
     try:
-        for start, length in zip(starts, lengths, strict=True):
+        for start, length in pieces:
             os.posix_fadvise(handle, start, length, os.POSIX_FADV_WILLNEED)
     finally:
         os.close(handle)

@@ -162,6 +162,8 @@ class WindowReader:
         self._offset = store.index["offset"].astype(np.int64)
         self._n_channels = store.index["n_channels"].astype(np.int64)
         self._scale = store.index["scale"].astype(np.float32)
+        self._flats = [store.flat(number) for number in range(int(self._shard.max(initial=-1)) + 1)]
+        self._address = np.array([flat.ctypes.data for flat in self._flats], np.int64)
         self.bytes_per_window = 2 * table.n_times * int(self._n_channels.max(initial=1))  # at most
 
     def starts(self, rows: npt.NDArray[np.int64], keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -179,9 +181,8 @@ class WindowReader:
         # One plain copy per window measured as fast as torch.index_select on a strided view of the shard (0.50 against
         # 0.54 ms for 128 windows of 129 x 200, one thread), without grouping by shard.
         n = self.table.n_times * n_channels
-        flats = {number: self.store.flat(number) for number in np.unique(shard).tolist()}
         for window, number, start in zip(out.view(len(rows), -1).numpy(), shard.tolist(), first.tolist(), strict=True):
-            window[:] = flats[number][start : start + n]
+            window[:] = self._flats[number][start : start + n]
         return out
 
     def read_microvolts(self, rows: npt.NDArray[np.int64], keys: npt.NDArray[np.int64]) -> Float32[Tensor, "B C T"]:
@@ -192,9 +193,7 @@ class WindowReader:
 
         shard, first, n_channels = self._places(rows, keys)
         out = self._microvolts.take((len(rows), n_channels, self.table.n_times))
-        numbers, which = np.unique(shard, return_inverse=True)
-        base = np.array([self.store.flat(number).ctypes.data for number in numbers.tolist()], np.int64)
-        gather_microvolts(base[which] + 2 * first, self._scale[self.table.recording[rows]], out.numpy())
+        gather_microvolts(self._address[shard] + 2 * first, self._scale[self.table.recording[rows]], out.numpy())
         return out
 
     def will_need(self, rows: npt.NDArray[np.int64], keys: npt.NDArray[np.int64]) -> None:
