@@ -18,10 +18,9 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 
 def splitmix64(value: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     """Mix 64-bit integers so that neighbouring inputs give unrelated outputs; same shape."""
-    with np.errstate(over="ignore"):
-        value = value + _GOLDEN
-        value = (value ^ (value >> np.uint64(30))) * _MIX_1
-        value = (value ^ (value >> np.uint64(27))) * _MIX_2
+    value = value + _GOLDEN  # arrays wrap around without a warning
+    value = (value ^ (value >> np.uint64(30))) * _MIX_1
+    value = (value ^ (value >> np.uint64(27))) * _MIX_2
     return np.asarray(value ^ (value >> np.uint64(31)), dtype=np.uint64)
 
 

@@ -205,7 +205,7 @@ def test_leaving_a_loop_early_ends_the_thread(store):
 def test_couples_pass_through_the_loader(store):
     loader = loader_of(store)
     n = len(loader.maker.reader.table)
-    pair, person = np.arange(n) % 4, loader.maker.reader.table.recording
+    pair, person = np.arange(n) % 4, loader.maker.reader.table.recording[:]
     loader.order = PairedOrder(np.arange(n), pair, person, 4, 0, seed=0)
     for batch in loader:
         couples = batch.participant.reshape(-1, 2)

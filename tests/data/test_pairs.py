@@ -82,9 +82,9 @@ def film_cohorts(draw):
 def couples_of(store, source, batch_size, seed, n_batches=6):
     table, _ = source.table(store)
     rows = np.arange(len(table), dtype=np.int64)
-    person = store.index["participant"][table.recording]
-    montage = store.index["montage"][table.recording]
-    order = PairedOrder(rows, table.pair, person, batch_size, 0, seed, montage, source.has_few_pairs)
+    person = store.index["participant"][table.recording[:]]
+    montage = store.index["montage"][table.recording[:]]
+    order = PairedOrder(rows, table.pair[:], person, batch_size, 0, seed, montage, source.has_few_pairs)
     return table, [order.batch(step // len(order), step % len(order))[0] for step in range(n_batches)], order
 
 
@@ -122,7 +122,7 @@ def test_films_whose_length_contradicts_their_name_are_set_aside(cohort):
     recorded, _ = cohort
     store = store_without_samples(recorded, n_montages=2)
     table, left_out = FilmWindows(films=tuple(LENGTH_S)).table(store)
-    used = set(table.recording.tolist())
+    used = set(table.recording[:].tolist())
     expected = {"of another length": 0, "no start": 0}
     for at, one in enumerate(recorded):
         starts, stops = ([t for t, name in one.events if name == f"video_{mark}"] for mark in ("start", "stop"))
@@ -181,7 +181,7 @@ def rests(draw):
 def test_eyes_windows_lie_in_their_state_whatever_is_missing(recorded, margin_s):
     store = store_without_samples(recorded, n_montages=2)
     table, _ = EyesWindows(2.0, 1.0, margin_s).table(store)
-    assert set(np.unique(table.targets["eyes_closed"])) <= {0.0, 1.0}
+    assert set(np.unique(table.targets["eyes_closed"][:])) <= {0.0, 1.0}
     for at, one in enumerate(recorded):
         expected = []
         events = [(round(10_000 * onset) / 100, name) for onset, name in sorted(one.events)]  # in samples at 100 Hz
@@ -194,7 +194,7 @@ def test_eyes_windows_lie_in_their_state_whatever_is_missing(recorded, margin_s)
             while first + 200 <= min(ends):
                 expected.append((first, float(name == CLOSED)))
                 first += 100
-        mine = table.recording == at
+        mine = table.recording[:] == at
         found = zip(table.start[mine].tolist(), table.targets["eyes_closed"][mine].tolist(), strict=True)
         assert list(found) == expected
 
@@ -206,7 +206,7 @@ def test_eyes_couples_share_the_state_and_their_negatives_do_not(recorded, posit
     source = EyesWindows(positives=positives)
     table, batches, _ = couples_of(store, source, batch_size, seed=1)
     assert_two_people_of_one_montage(store, table, batches)
-    closed = table.targets["eyes_closed"]
+    closed = table.targets["eyes_closed"][:]
     for batch in batches:
         couple = batch.reshape(-1, 2)
         assert (closed[couple[:, 0]] == closed[couple[:, 1]]).all()
@@ -228,7 +228,7 @@ def test_task_couples_share_the_task_and_every_window_takes_its_turn(n_people, n
     source = TaskPairs()
     table, batches, order = couples_of(store, source, batch_size, seed, n_batches=300)
     assert_two_people_of_one_montage(store, table, batches)
-    task = np.array([one.task for one in recorded])[table.recording]
+    task = np.array([one.task for one in recorded])[table.recording[:]]
     anchors = np.zeros(len(table), int)
     for batch in batches:
         couple = batch.reshape(-1, 2)
@@ -241,7 +241,7 @@ def test_task_couples_share_the_task_and_every_window_takes_its_turn(n_people, n
     assert all(n.max() - n.min() <= 1 for n in of_task)  # windows take their turns
     assert max(n.sum() for n in of_task) - min(n.sum() for n in of_task) <= 1
     assert len(order) == max(1, len(table) // batch_size)
-    assert table.targets["task"].tolist() == [int(name.removeprefix("task")) for name in task]
+    assert table.targets["task"][:].tolist() == [int(name.removeprefix("task")) for name in task]
 
 
 @settings(deadline=None, max_examples=60)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from cerebro.data import ChannelSequences, EEGData, ParticipantSplit, SlidingWindows, sequences
 from cerebro.data.arrays import write_store
+from cerebro.data.columns import column_of
 from cerebro.data.loader import BatchLoader
 from cerebro.data.readers.base import Segment
 from cerebro.data.sequences import SequenceReader, reader_of
@@ -73,11 +74,11 @@ def test_a_row_is_one_channel_of_one_recording_to_the_end_of_its_last_sample(sto
     keys = store.recordings["key"].tolist()
     assert keys == sorted(N_WINDOWS)
     expected = [(key, c) for key in keys for c in range(2 if key in TWO_CHANNELS else 3)]
-    assert [(keys[r], int(c)) for r, c in zip(table.recording, table.channel, strict=True)] == expected
+    assert [(keys[r], int(c)) for r, c in zip(table.recording[:], table.channel[:], strict=True)] == expected
     valid = {key: n * LENGTH for key, n in N_WINDOWS.items()} | {"a_run-2": 6 * LENGTH + 30, "c_run-1": 2 * LENGTH - 1}
-    assert table.n_valid.tolist() == [valid[key] for key, _ in expected]
+    assert table.n_valid[:].tolist() == [valid[key] for key, _ in expected]
     assert table.n_times == 7 * LENGTH
-    assert table.start.tolist() == [0] * len(expected)
+    assert table.start[:].tolist() == [0] * len(expected)
     assert [str(omission) for omission in left_out] == [
         "1 windows inside sequences end in zeros: they were shorter than the others"
     ]
@@ -92,11 +93,11 @@ def test_a_batch_is_as_long_as_its_longest_sequence_and_zero_behind_each(store, 
     for size in (1, 2, 5, len(table)):
         rows = rng.choice(len(table), size, replace=False)
         counts = reader.read(rows, rows)
-        longest = max(N_WINDOWS[sorted(N_WINDOWS)[table.recording[row]]] for row in rows) * LENGTH
+        longest = max(N_WINDOWS[sorted(N_WINDOWS)[int(table.recording[row])]] for row in rows.tolist()) * LENGTH
         assert counts.shape == (size, longest, 1)
         assert counts.dtype == torch.int16
-        for row, sequence in zip(rows, counts[:, :, 0].numpy(), strict=True):
-            recording, n_valid = int(table.recording[row]), table.n_valid[row]
+        for row, sequence in zip(rows.tolist(), counts[:, :, 0].numpy(), strict=True):
+            recording, n_valid = int(table.recording[row]), int(table.n_valid[row])
             whole = store.samples(recording)[:, table.channel[row]]
             np.testing.assert_array_equal(sequence[:n_valid], whole[:n_valid])
             assert not sequence[n_valid:].any()
@@ -106,7 +107,7 @@ def test_a_buffer_that_is_used_again_holds_nothing_of_the_batch_before(store, mo
     monkeypatch.setattr(sequences, "POOLED_BYTES", 0)
     table, _ = ChannelSequences().table(store)
     reader = SequenceReader(store, table)
-    longest, short = int(table.n_valid.argmax()), int(table.n_valid.argmin())
+    longest, short = int(table.n_valid[:].argmax()), int(table.n_valid[:].argmin())
     both = np.array([short, longest])
     expected = reader.read(both, both).clone()
     for _ in range(3):
@@ -117,20 +118,20 @@ def test_a_buffer_that_is_used_again_holds_nothing_of_the_batch_before(store, mo
 def test_long_sequences_are_cut_to_their_first_windows_and_counted(store):
     table, left_out = ChannelSequences(max_windows=4).table(store)
     assert table.n_times == 4 * LENGTH
-    assert set(table.n_valid.tolist()) == {4 * LENGTH, 2 * LENGTH - 1}
+    assert set(table.n_valid[:].tolist()) == {4 * LENGTH, 2 * LENGTH - 1}
     assert str(left_out[0]) == "7 windows left out: behind the first 4"
     reader = SequenceReader(store, table)
-    for row in np.arange(len(table)):
+    for row in range(len(table)):
         n = int(table.n_valid[row])
         expected = store.samples(int(table.recording[row]))[:n, table.channel[row]]
-        np.testing.assert_array_equal(reader.read(row[None], row[None])[0, :n, 0], expected)
+        np.testing.assert_array_equal(reader.read(np.array([row]), np.array([row]))[0, :n, 0], expected)
 
 
 def test_channels_and_tasks_can_be_chosen(store):
     table, _ = ChannelSequences(channels=("Pz",)).table(store)
-    assert table.channel.tolist() == [2, 2, 2, 2, 1, 1]
+    assert table.channel[:].tolist() == [2, 2, 2, 2, 1, 1]
     table, left_out = ChannelSequences(tasks=("film", "sleep")).table(store)
-    assert set(table.recording.tolist()) == {4}
+    assert set(table.recording[:].tolist()) == {4}
     assert "task sleep is not in the store" in map(str, left_out)
     with pytest.raises(ConfigError, match=r"has no channel O1; set channels"):
         ChannelSequences(channels=("O1",)).table(store)
@@ -146,10 +147,14 @@ def test_continuous_recordings_are_left_out_and_windows_of_two_lengths_refused(s
         tmp_path / "mixed", keys, segments={"a_run-1": tuple(Segment(i, 0, 0.0, 2.0, LENGTH) for i in range(4))}
     )
     table, left_out = ChannelSequences().table(mixed)
-    assert set(table.recording.tolist()) == {0}
+    assert set(table.recording[:].tolist()) == {0}
     assert str(left_out[0]) == "1 recordings left out: continuous, no windows side by side"
     whole = WindowTable(
-        np.array([1], np.int32), np.array([0]), 64, channel=np.array([0], np.int32), n_valid=np.array([9])
+        column_of(np.array([1], np.int32)),
+        column_of(np.array([0])),
+        64,
+        channel=column_of(np.array([0], np.int32)),
+        n_valid=column_of(np.array([9])),
     )
     with pytest.raises(DataError, match=r"recording b_run-1 of .* has no windows side by side"):
         SequenceReader(mixed, whole)
@@ -168,11 +173,11 @@ def test_continuous_recordings_are_left_out_and_windows_of_two_lengths_refused(s
 @pytest.mark.parametrize(("n_valid", "channel"), [(5 * LENGTH, 0), (0, 0), (LENGTH, 3), (LENGTH, -1)])
 def test_a_sequence_that_leaves_its_recording_is_refused(store, n_valid, channel):
     table = WindowTable(
-        np.array([0], np.int32),
-        np.array([0]),
+        column_of(np.array([0], np.int32)),
+        column_of(np.array([0])),
         LENGTH,
-        channel=np.array([channel], np.int32),
-        n_valid=np.array([n_valid]),
+        channel=column_of(np.array([channel], np.int32)),
+        n_valid=column_of(np.array([n_valid])),
     )
     with pytest.raises(DataError, match="sequence 0 leaves its recording a_run-1"):
         SequenceReader(store, table)
@@ -187,10 +192,10 @@ def test_a_flipped_bit_is_met_by_the_sequence_that_holds_it_and_no_other(tmp_pat
     opened = Store.open(store.path)
     table, _ = ChannelSequences().table(opened)
     reader = SequenceReader(opened, table)
-    damaged = np.flatnonzero(table.recording == 2)[:1]
+    damaged = np.flatnonzero(table.recording[:] == 2)[:1]
     with pytest.raises(DataError, match="is damaged"):
         reader.read(damaged, damaged)
-    others = np.flatnonzero(table.recording != 2)
+    others = np.flatnonzero(table.recording[:] != 2)
     assert reader.read(others, others).shape[0] == len(others)
 
 
@@ -262,7 +267,7 @@ def test_a_masked_mean_is_the_same_alone_and_in_any_batch(store, order, size):
 
     def means(rows):
         counts = reader.read(np.array(rows), np.array(rows))[:, :, 0].double()
-        n_valid = torch.from_numpy(table.n_valid[rows])
+        n_valid = torch.from_numpy(table.n_valid[np.array(rows)])
         is_there = torch.arange(counts.shape[1]) < n_valid[:, None]
         return (counts.where(is_there, torch.nan)).nanmean(dim=1)
 

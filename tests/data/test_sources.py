@@ -40,11 +40,11 @@ def test_sliding_windows_fill_each_recording_and_count_the_short_ones(tmp_path):
         tmp_path / "s", [("a", "x", "rest", 5.0, ()), ("b", "y", "rest", 1.9, ()), ("c", "y", "film", 9, ())]
     )
     table, left_out = SlidingWindows(2.0, 1.5, tasks=("rest",)).table(store)
-    assert table.recording.tolist() == [0, 0, 0]
-    assert table.start.tolist() == [0, 150, 300]
+    assert table.recording[:].tolist() == [0, 0, 0]
+    assert table.start[:].tolist() == [0, 150, 300]
     assert (table.n_times, table.jitter) == (200, 0)
     assert counted(left_out) == {"shorter than 2 s": 1}
-    assert (table.pair == -1).all()
+    assert (table.pair[:] == -1).all()
     table, _ = SlidingWindows(2.0, 2.0).table(store)
     assert np.bincount(table.recording).tolist() == [2, 0, 4]
 
@@ -54,8 +54,8 @@ def test_random_crops_come_from_four_second_windows_every_two_seconds(tmp_path):
         tmp_path / "s", [("a", "x", "rest", 9.99, ()), ("b", "y", "rest", 3.99, ()), ("c", "z", "rest", 4, ())]
     )
     table, left_out = RandomCrops().table(store)
-    assert table.recording.tolist() == [0, 0, 0, 2]
-    assert table.start.tolist() == [0, 200, 400, 0]
+    assert table.recording[:].tolist() == [0, 0, 0, 2]
+    assert table.start[:].tolist() == [0, 200, 400, 0]
     assert (table.n_times, table.jitter) == (200, 200)
     assert counted(left_out) == {"shorter than 4 s": 1}
 
@@ -70,13 +70,13 @@ def test_pairs_count_time_from_video_start_and_tell_films_apart(tmp_path):
         ],
     )
     table, left_out = FilmWindows(films=("ThePresent", "DespicableMe")).table(store)
-    a, b_other, b = (np.flatnonzero(table.recording == recording) for recording in (0, 1, 2))
+    a, b_other, b = (np.flatnonzero(table.recording[:] == recording) for recording in (0, 1, 2))
     assert store.recordings["key"].tolist() == ["a/T", "b/D", "b/T"]
     assert table.start[a].tolist() == [100, 300, 500, 700]
     assert table.start[b].tolist() == [350, 550, 750, 950]
     assert table.pair[a].tolist() == table.pair[b].tolist()
     assert len(set(table.pair[a]) | set(table.pair[b_other])) == 8
-    assert (table.pair >= 0).all()
+    assert (table.pair[:] >= 0).all()
     assert left_out == []
 
 
@@ -96,7 +96,7 @@ def test_films_without_one_start_or_of_another_length_are_left_out_and_counted(t
         ],
     )
     table, left_out = FilmWindows().table(store)
-    windows = {store.recordings["key"][i]: int((table.recording == i).sum()) for i in range(len(store))}
+    windows = {store.recordings["key"][i]: int((table.recording[:] == i).sum()) for i in range(len(store))}
     assert windows == {"a": 4, "b": 4, "c": 0, "d": 0, "e": 0, "f": 4, "g": 2, "h": 0}
     assert {why: n for why, n in counted(left_out).items() if n} == {
         "not exactly one video_start": 2,
@@ -137,10 +137,10 @@ def test_the_response_is_the_first_press_after_the_target_and_before_the_next(tm
         ],
     )
     table, left_out = StimulusWindows().table(store)
-    assert table.recording.tolist() == [0, 0, 0]
-    assert table.start.tolist() == [250, 950, 1350]  # 0.5 s after the target
+    assert table.recording[:].tolist() == [0, 0, 0]
+    assert table.start[:].tolist() == [250, 950, 1350]  # 0.5 s after the target
     assert table.n_times == 200
-    np.testing.assert_allclose(table.targets["response_time"], [1.5, 0.25, 1.75], atol=1e-6)
+    np.testing.assert_allclose(table.targets["response_time"][:], [1.5, 0.25, 1.75], atol=1e-6)
     assert counted(left_out) == {
         "no left_target or right_target": 1,
         "no response before the next target or trial": 3,
@@ -157,8 +157,8 @@ def test_response_times_are_those_of_the_source_and_not_of_the_samples(tmp_path)
     ]
     store = store_of(tmp_path / "s", [("a", "x", "contrastChangeDetection", 20, trials)])
     table, _ = StimulusWindows().table(store)
-    assert table.start.tolist() == [250, 650]  # windows lie on samples: 2.0049 s is sample 200
-    np.testing.assert_allclose(table.targets["response_time"], [1.5002, 0.0012], atol=1e-6)
+    assert table.start[:].tolist() == [250, 650]  # windows lie on samples: 2.0049 s is sample 200
+    np.testing.assert_allclose(table.targets["response_time"][:], [1.5002, 0.0012], atol=1e-6)
 
 
 def event_table(frame):
@@ -226,8 +226,8 @@ def test_windows_from_event_arrays_are_those_from_the_table_of_events(tmp_path):
                 if start + 200 <= 3000:
                     expected.append((recording, start, answers["onset_s"].iloc[0] - row["onset_s"]))
     table, _ = StimulusWindows().table(store)
-    assert list(zip(table.recording.tolist(), table.start.tolist(), strict=True)) == [row[:2] for row in expected]
-    np.testing.assert_allclose(table.targets["response_time"], [row[2] for row in expected], atol=1e-6)
+    assert list(zip(table.recording[:].tolist(), table.start[:].tolist(), strict=True)) == [row[:2] for row in expected]
+    np.testing.assert_allclose(table.targets["response_time"][:], [row[2] for row in expected], atol=1e-6)
     assert len(expected) > 20
 
 
@@ -255,8 +255,8 @@ def test_task_windows_carry_the_label_of_their_recording(tmp_path):
         ],
     )
     table, left_out = TaskWindows("arithmetic").table(store)
-    assert table.recording.tolist() == [0, 0, 1, 1, 1]
-    assert table.targets["arithmetic"].tolist() == [0, 0, 1, 1, 1]
+    assert table.recording[:].tolist() == [0, 0, 1, 1, 1]
+    assert table.targets["arithmetic"][:].tolist() == [0, 0, 1, 1, 1]
     assert counted(left_out) == {"no label arithmetic": 1}
     with pytest.raises(ConfigError, match="have no label 'remission'; set label to one of arithmetic"):
         TaskWindows("remission").table(store)

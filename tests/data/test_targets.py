@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cerebro.data.columns import column_of
 from cerebro.data.targets import participant_values, resolve
 from cerebro.data.windows import WindowTable
 from cerebro.errors import ConfigError, DataError
@@ -11,10 +12,10 @@ PEOPLE = pd.DataFrame(
     index=pd.Index(["x", "y", "z"], name="participant_id"),
 )
 TABLE = WindowTable(
-    np.array([0, 0, 1, 2], np.int32),
-    np.arange(4),
+    column_of(np.array([0, 0, 1, 2], np.int32)),
+    column_of(np.arange(4)),
     2,
-    targets={"response_time": np.array([1.0, np.nan, 2.0, 3.0], np.float32)},
+    targets={"response_time": column_of(np.array([1.0, np.nan, 2.0, 3.0], np.float32))},
 )
 EVERYONE = np.ones(3, bool)
 

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cerebro.data.arrays import write_store
+from cerebro.data.columns import Column, Runs, column_of
 from cerebro.data.windows import BufferPool, WindowReader, WindowTable, channel_rows, signal_of
 from cerebro.errors import DataError
 from cerebro.montage import Montage
@@ -39,7 +40,7 @@ def test_a_batch_equals_plain_slices_of_the_recordings(store, seed, n_times, jit
     recording = rng.integers(0, 3, 25).astype(np.int32)
     lengths = store.index["n_times"][recording]
     start = (rng.random(25) * (lengths - n_times - jitter + 1)).astype(np.int64)
-    reader = WindowReader(store, WindowTable(recording, start, n_times, jitter))
+    reader = WindowReader(store, WindowTable(column_of(recording), column_of(start), n_times, jitter))
     rows = rng.integers(0, 25, n_rows)
     keys = sample_keys(seed, 0, rows)
     counts = reader.read(rows, keys)
@@ -52,7 +53,7 @@ def test_a_batch_equals_plain_slices_of_the_recordings(store, seed, n_times, jit
 
 
 def test_crops_are_a_function_of_the_key_and_reach_both_ends(store):
-    table = WindowTable(np.zeros(400, np.int32), np.full(400, 7), n_times=20, jitter=9)
+    table = WindowTable(column_of(np.zeros(400, np.int32)), column_of(np.full(400, 7)), n_times=20, jitter=9)
     reader, rows = WindowReader(store, table), np.arange(400)
     starts = reader.starts(rows, sample_keys(1, 2, rows))
     assert np.array_equal(np.unique(starts), np.arange(7, 17))
@@ -62,8 +63,10 @@ def test_crops_are_a_function_of_the_key_and_reach_both_ends(store):
 
 def test_windows_that_leave_their_recording_are_refused(store):
     for start, jitter in ((451, 0), (-1, 0), (445, 6)):
-        with pytest.raises(DataError, match="window 1 leaves its recording a"):
-            WindowReader(store, WindowTable(np.zeros(2, np.int32), np.array([0, start]), 50, jitter))
+        with pytest.raises(DataError, match="windows 1 to 1 leave their recording a"):
+            WindowReader(
+                store, WindowTable(column_of(np.zeros(2, np.int32)), column_of(np.array([0, start])), 50, jitter)
+            )
 
 
 def test_channels_are_rows_of_one_list_for_all_montages(store):
@@ -78,13 +81,15 @@ def test_channels_are_rows_of_one_list_for_all_montages(store):
 
 def test_columns_of_other_lengths_are_refused():
     with pytest.raises(DataError, match="column start has 3 rows and the table 2 windows"):
-        WindowTable(np.zeros(2, np.int32), np.zeros(3, np.int64), 5)
+        WindowTable(column_of(np.zeros(2, np.int32)), column_of(np.zeros(3, np.int64)), 5)
+    with pytest.raises(DataError, match="column start has other runs than the recordings"):
+        WindowTable(Column(Runs(np.array([1, 3])), np.zeros(2, np.int32)), column_of(np.zeros(4, np.int64)), 5)
 
 
 def test_a_table_without_pairs_spends_no_memory_on_them():
-    table = WindowTable(np.zeros(1000, np.int32), np.zeros(1000, np.int64), 5)
-    assert table.pair.strides == (0,)
-    assert (table.pair == -1).all()
+    table = WindowTable(column_of(np.zeros(1000, np.int32)), column_of(np.zeros(1000, np.int64)), 5)
+    assert table.pair.first.strides == (0,)
+    assert (table.pair[:] == -1).all()
 
 
 def test_a_buffer_is_used_again_only_when_nobody_holds_it():
@@ -105,7 +110,7 @@ def test_a_buffer_is_used_again_only_when_nobody_holds_it():
 
 def test_batches_that_are_kept_stay_as_they_were(store):
     rows = np.arange(5)
-    reader = WindowReader(store, WindowTable(np.zeros(5, np.int32), np.arange(5) * 50, 50))
+    reader = WindowReader(store, WindowTable(column_of(np.zeros(5, np.int32)), column_of(np.arange(5) * 50), 50))
     kept = [reader.read(np.roll(rows, shift), sample_keys(0, 0, rows)) for shift in range(12)]
     for shift, batch in enumerate(kept):
         expected = reader.read(np.roll(rows, shift), sample_keys(0, 0, rows))

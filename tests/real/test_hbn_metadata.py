@@ -244,7 +244,7 @@ def test_signals_simulated_onto_20_real_recordings_become_windows_at_the_real_ev
         return np.stack(
             [
                 store.samples(int(recording))[start : start + table.n_times, occipital] * store.lsb_uV
-                for recording, start in zip(table.recording, table.start, strict=True)
+                for recording, start in zip(table.recording[:], table.start[:], strict=True)
             ]
         )
 

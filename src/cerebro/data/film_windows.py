@@ -4,9 +4,18 @@ from typing import Literal
 
 import numpy as np
 
+from cerebro.data.columns import Column, Runs
 from cerebro.data.event_table import events_of, single_event
 from cerebro.data.store import Store
-from cerebro.data.window_source import WindowSource, count_up, counted, in_samples, not_empty, of_tasks, pair_codes
+from cerebro.data.window_source import (
+    WindowSource,
+    counted,
+    in_samples,
+    milliseconds,
+    not_empty,
+    of_tasks,
+    pair_codes,
+)
 from cerebro.data.windows import Omission, WindowTable
 from cerebro.errors import ConfigError, check_one_of, check_positive
 
@@ -74,11 +83,13 @@ class FilmWindows(WindowSource):
         known_length = np.where(length[chosen] >= 0, length[chosen], np.where(expected >= 0, expected, inside))
         n_windows = np.maximum((np.minimum(known_length, inside) - n_times) // stride + 1, 0)
         left_out += counted(int((n_windows == 0).sum()), "recordings", f"less than {self.duration_s:g} s of film")
-        recording = np.repeat(chosen, n_windows).astype(np.int32)
-        order = count_up(n_windows)
+        runs = Runs(n_windows)
         codes = pair_codes(self.films)
-        pair = np.array([codes[str(name)] for name in film[chosen]], np.int64).repeat(n_windows)
-        if not self.has_few_pairs:
-            pair += np.rint(order * stride * (1000 / store.sfreq)).astype(np.int64)  # milliseconds from the start
-        table = WindowTable(recording, begins[recording] + order * stride, n_times, pair=pair)
+        pair = np.array([codes[str(name)] for name in film[chosen]], np.int64)
+        table = WindowTable(
+            Column(runs, chosen.astype(np.int32)),
+            Column(runs, begins[chosen], stride),
+            n_times,
+            pair=Column(runs, pair, 0 if self.has_few_pairs else milliseconds(stride, store.sfreq)),
+        )
         return not_empty(table, left_out, store, self), left_out

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from cerebro.data.sampling import Order, PairedOrder, Permutation, Rows
+from cerebro.data.columns import Ints, Rows, grouped
+from cerebro.data.sampling import Codes, Order, PairedOrder, Permutation
 from cerebro.errors import ConfigError, DataError
 from cerebro.randomness import sample_keys
 
@@ -66,7 +67,7 @@ class Bucket:
     """
 
     n_windows: int
-    batch: Callable[[int], Rows]
+    batch: Callable[[int], Ints]
 
 
 class MixtureOrder(Order):
@@ -118,7 +119,7 @@ class MixtureOrder(Order):
     def __len__(self) -> int:
         return self._per_epoch
 
-    def batch(self, epoch: int, step: int) -> tuple[Rows, int]:
+    def batch(self, epoch: int, step: int) -> tuple[Ints, int]:
         """Rows of batch ``step`` of ``epoch``; the number of the batch keys its random numbers."""
         number = epoch * self._per_epoch + step
         source, bucket, n = self.locate(number)
@@ -133,8 +134,8 @@ class MixtureOrder(Order):
 
 def mixed_windows(
     rows: Rows,
-    source: npt.NDArray[np.integer],
-    montage: npt.NDArray[np.integer],
+    source: Codes,
+    montage: Codes,
     names: Sequence[str],
     weights: Sequence[float | int],
     batch_size: int,
@@ -148,7 +149,7 @@ def mixed_windows(
     rows : int64 (N,)
         Rows of the window table.
     source, montage : int (N,)
-        Number of the source, and montage, of each row.
+        Number of the source, and montage, of each row; columns where the rows are a column.
     names : sequence of str
         Names of the sources.
     weights, batch_size, batches_per_epoch, seed
@@ -160,9 +161,9 @@ def mixed_windows(
         If a source with a weight above 0 has no window.
     """
     buckets = []
+    parts = grouped(rows, source, montage)
     for number in range(len(names)):
-        mine = np.flatnonzero(source == number)
-        cut = [rows[mine[montage[mine] == code]] for code in np.unique(montage[mine])]
+        cut = [part for (one, _), part in parts.items() if one == number]
         keys = sample_keys(seed, _PHASES - 1 - number, np.arange(len(cut), dtype=np.int64)).tolist()
         buckets.append([_shuffled(part, key, batch_size) for part, key in zip(cut, keys, strict=True)])
     _refuse_empty(names, weights, buckets, "no training window")
@@ -170,7 +171,7 @@ def mixed_windows(
 
 
 def mixed_pairs(
-    rows: Rows,
+    rows: Ints,
     source: npt.NDArray[np.integer],
     montage: npt.NDArray[np.integer],
     pair: npt.NDArray[np.int64],
@@ -226,7 +227,7 @@ def mixed_pairs(
 
 
 def _shuffled(rows: Rows, seed: int, batch_size: int) -> Bucket:
-    def batch(n: int) -> Rows:
+    def batch(n: int) -> Ints:
         place = np.arange(n * batch_size, (n + 1) * batch_size, dtype=np.int64)
         number, position = np.divmod(place, len(rows))  # the pass over the bucket, and the place in it
         found = np.empty(batch_size, np.int64)
@@ -238,7 +239,7 @@ def _shuffled(rows: Rows, seed: int, batch_size: int) -> Bucket:
     return Bucket(len(rows), batch)
 
 
-def _couples(order: PairedOrder) -> Callable[[int], Rows]:
+def _couples(order: PairedOrder) -> Callable[[int], Ints]:
     return lambda n: order.batch(0, n)[0]
 
 

@@ -12,11 +12,12 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
 
 from cerebro.data.channels import AsPrepared, ChannelSpace, MapChannels
+from cerebro.data.columns import Column, Ints, Rows, Runs
 from cerebro.data.loader import BatchLoader, BatchMaker
 from cerebro.data.mixture import Mixture, normalised, open_store, participant_keys
 from cerebro.data.mixture_order import MixtureOrder, mixed_pairs, mixed_windows
 from cerebro.data.mixture_split import sides_of
-from cerebro.data.sampling import FixedOrder, Order, PairedOrder, Rows, ShuffledOrder, evenly_spaced
+from cerebro.data.sampling import Codes, FixedOrder, Order, PairedOrder, ShuffledOrder, evenly_spaced
 from cerebro.data.sequences import reader_of
 from cerebro.data.sources import WindowSource
 from cerebro.data.splits import ParticipantSplit
@@ -153,16 +154,15 @@ class EEGData(LightningDataModule):
         """Hash of the store's content."""
         return self.store.data_hash
 
-    def rows(self, stage: Stage) -> Rows:
-        """Rows of the window table on a side, ascending."""
+    def rows(self, stage: Stage) -> Column[np.int64]:
+        """Rows of the window table on a side, ascending: in runs, ``rows[:]`` for all of them."""
         self.setup()
         return self._rows[stage]
 
     def participants(self, stage: Stage) -> tuple[str, ...]:
         """Sorted ``corpus:participant`` of everyone with a window on a side."""
-        rows = np.unique(self.store.index["participant"][np.unique(self._table.recording[self._rows[stage]])])
         keys = participant_keys(self.store)
-        return tuple(sorted(keys[row] for row in rows))
+        return tuple(sorted(keys[row] for row in self._people_of(stage)))
 
     def recordings(self, stage: Stage) -> dict[str, str]:
         """Hash of the source (SHA-256, 16 digits) -> key, of every recording of the participants of a side.
@@ -170,8 +170,7 @@ class EEGData(LightningDataModule):
         Recordings without a window count too: by any of them a person is known who has another name elsewhere.
         """
         store = self.store
-        rows = np.unique(store.index["participant"][np.unique(self._table.recording[self._rows[stage]])])
-        mine = store.recordings[np.isin(store.index["participant"], rows)]
+        mine = store.recordings[np.isin(store.index["participant"], self._people_of(stage))]
         pairs = zip(mine["source_sha256"].astype(str), mine["key"].astype(str), strict=True)
         return {digest[:16]: key for digest, key in pairs if digest}
 
@@ -198,9 +197,11 @@ class EEGData(LightningDataModule):
             n_hidden = len(self._sides.train) - len(self._sides.labelled)
             parts.append(f"labels of {n_hidden} training participants hidden by max_labelled_participants")
         for name in self.targets:
-            rows = np.concatenate([self._rows[side] for side in STAGES])
-            participant = self._store.index["participant"].astype(np.int64)[self._table.recording[rows]]
-            n_missing = int(np.isnan(self._labels.values(name, rows, participant)).sum())
+            n_missing = 0
+            for side in STAGES:
+                rows = self._rows[side]  # the label of a run is that of its first window
+                missing = np.isnan(self._labels.values(name, rows.first, self._participant(rows.first)))
+                n_missing += int(rows.runs.sizes[missing].sum())
             if n_missing:
                 parts.append(f"{name} missing in {n_missing:,} windows")
         return f"data {self.store_path.name}: " + "; ".join(parts)
@@ -210,7 +211,7 @@ class EEGData(LightningDataModule):
         rows, world_size = self._some_rows("train"), self._world()[1]
         order: Order
         if self.order == "pairs":
-            order = self._pairs(rows, self.batches_per_epoch)
+            order = self._pairs(rows[:], self.batches_per_epoch)
         elif isinstance(self._store, Mixture):
             order = self._mixed(rows)
         else:
@@ -228,8 +229,8 @@ class EEGData(LightningDataModule):
             n_most = max(1, self.max_eval_windows // self.batch_size) if self.max_eval_windows else 0
             if isinstance(self._store, Mixture):
                 n_most = n_most or max(1, len(rows) // self.batch_size)
-                return self._loader(self._mixed_pairs(rows, [], n_most), is_training=False)
-            return self._loader(self._pairs(rows, n_most), is_training=False)
+                return self._loader(self._mixed_pairs(rows[:], [], n_most), is_training=False)
+            return self._loader(self._pairs(rows[:], n_most), is_training=False)
         return self._loader(self._fixed(evenly_spaced(rows, self.max_eval_windows)), is_training=False)
 
     def test_dataloader(self) -> BatchLoader:
@@ -238,7 +239,8 @@ class EEGData(LightningDataModule):
 
     def predict_dataloader(self) -> BatchLoader:
         """Every window of the table once, whatever its side."""
-        return self._loader(self._fixed(np.arange(len(self.table), dtype=np.int64)), is_training=False)
+        runs = self.table.recording.runs
+        return self._loader(self._fixed(Column(runs, runs.first, step=1)), is_training=False)
 
     def evaluation_loader(self, stage: Stage) -> BatchLoader:
         """Every window of a side once, in the order of the table: for probes and predictions."""
@@ -252,11 +254,18 @@ class EEGData(LightningDataModule):
         """Scale and transpose on the device."""
         return batch.to_microvolts()
 
-    def _rows_of(self, side: Stage) -> Rows:
+    def _rows_of(self, side: Stage) -> Column[np.int64]:
         people = np.asarray(self._store.participants.index.astype(str).isin(getattr(self._sides, side)), bool)
-        return np.flatnonzero(people[self._store.index["participant"]][self._table.recording]).astype(np.int64)
+        recording = self._table.recording
+        runs = recording.runs
+        chosen = people[self._store.index["participant"]][recording.first] & (runs.sizes > 0)
+        return Column(Runs(runs.sizes[chosen]), runs.first[chosen], step=1)
 
-    def _some_rows(self, stage: Stage) -> Rows:
+    def _people_of(self, stage: Stage) -> Ints:
+        """Rows of the participants table with a window on a side, ascending."""
+        return np.unique(self._participant(self._rows[stage].first))
+
+    def _some_rows(self, stage: Stage) -> Column[np.int64]:
         rows = self.rows(stage)
         if not len(rows):
             raise DataError(
@@ -265,11 +274,17 @@ class EEGData(LightningDataModule):
             )
         return rows
 
-    def _participant(self, rows: Rows) -> npt.NDArray[np.int64]:
-        return np.asarray(self._store.index["participant"].astype(np.int64)[self._table.recording[rows]])
+    def _participant(self, rows: Ints) -> Ints:
+        return np.asarray(self._store.index["participant"][self._table.recording[rows]], np.int64)
 
-    def _montage(self, rows: Rows) -> npt.NDArray[np.int32]:
-        return np.asarray(self._store.index["montage"][self._table.recording[rows]])
+    def _of_recording(self, numbers: npt.NDArray[np.integer], rows: Rows) -> Codes:
+        """A number of each recording (R,) for each of ``rows``, in their form."""
+        if isinstance(rows, Column):
+            return Column(rows.runs, numbers[self._table.recording[rows.first]])
+        return np.asarray(numbers[self._table.recording[rows]])
+
+    def _montage(self, rows: Rows) -> Codes:
+        return self._of_recording(self._store.index["montage"], rows)
 
     def _fixed(self, rows: Rows) -> FixedOrder:
         return FixedOrder(rows, self._montage(rows), self.batch_size)
@@ -305,11 +320,11 @@ class EEGData(LightningDataModule):
             self.seed,
         )
 
-    def _mixed_pairs(self, rows: Rows, weights: Sequence[float], batches_per_epoch: int) -> MixtureOrder:
+    def _mixed_pairs(self, rows: Ints, weights: Sequence[float], batches_per_epoch: int) -> MixtureOrder:
         return mixed_pairs(
             rows,
-            self._member(rows),
-            self._montage(rows),
+            self._member(rows)[:],
+            self._montage(rows)[:],
             self._table.pair[rows],
             self._participant(rows),
             list(self._shares),
@@ -320,11 +335,11 @@ class EEGData(LightningDataModule):
             self.windows.has_few_pairs,
         )
 
-    def _member(self, rows: Rows) -> npt.NDArray[np.int32]:
+    def _member(self, rows: Rows) -> Codes:
         assert isinstance(self._store, Mixture)
-        return np.asarray(self._store.member[self._table.recording[rows]])
+        return self._of_recording(self._store.member, rows)
 
-    def _pairs(self, rows: Rows, batches_per_epoch: int) -> Order:
+    def _pairs(self, rows: Ints, batches_per_epoch: int) -> Order:
         if isinstance(self._store, Mixture):
             return self._mixed_pairs(rows, list(self._shares.values()), batches_per_epoch)
         return PairedOrder(
@@ -334,7 +349,7 @@ class EEGData(LightningDataModule):
             self.batch_size,
             batches_per_epoch,
             self.seed,
-            self._montage(rows),
+            self._montage(rows)[:],
             self.windows.has_few_pairs,
         )
 

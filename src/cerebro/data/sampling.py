@@ -4,25 +4,29 @@ No order is ever stored. A batch can be asked for at any step, on any machine, w
 same; a run that was resumed sees what it would have seen.
 """
 
+import math
 from abc import ABC, abstractmethod
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from cerebro.data.columns import Column, Ints, Rows, grouped
 from cerebro.errors import ConfigError, DataError
 from cerebro.randomness import sample_keys, splitmix64
 
-Rows = npt.NDArray[np.int64]
+Codes = npt.NDArray[np.integer] | Column[Any]  # montage or source of each row, in the form of the rows
 
-_ROUNDS = 6
+_ROUNDS = 10  # six leave the order of five windows visibly uneven
+_HALF = np.uint64(32)  # of the bits of a random number are used: what is added to them cannot overflow
 
 
 class Permutation:
     """Permutation of 0..n-1 that is computed where it is asked, without a table.
 
-    A balanced Feistel network (Luby & Rackoff 1988, doi:10.1137/0217022) on the smallest even number of bits that
-    holds n permutes at most 4 n values; those that fall on n or above walk on along their cycle until they are below
-    (Black & Rogaway 2002, doi:10.1007/3-540-45760-7_9).
+    A Feistel network on a rectangle of a x b numbers, a and b the square root of n rounded up (the generalised Feistel
+    cipher of Black & Rogaway 2002, doi:10.1007/3-540-45760-7_9): the rectangle has hardly more numbers than n, and the
+    few that fall on n or above walk on along their cycle until they are below.
 
     Parameters
     ----------
@@ -34,14 +38,13 @@ class Permutation:
 
     def __init__(self, n: int, seed: int, epoch: int, stream: int = 0) -> None:
         self.n = n
-        half = max(1, ((n - 1).bit_length() + 1) // 2)
-        self._half = np.uint64(half)
-        self._mask = np.uint64((1 << half) - 1)
+        rows = math.isqrt(n - 1) + 1
+        self._rows, self._columns = np.uint64(rows), np.uint64(-(-n // rows))
         self._keys = sample_keys(seed, epoch, np.arange(_ROUNDS, dtype=np.int64) - (1 + stream) * _ROUNDS).view(
             np.uint64
         )
 
-    def __call__(self, positions: Rows) -> Rows:
+    def __call__(self, positions: Ints) -> Ints:
         """Values at ``positions`` (each in 0..n-1); same shape."""
         value = self._once(positions.astype(np.uint64))
         while (outside := value >= self.n).any():
@@ -49,10 +52,11 @@ class Permutation:
         return value.astype(np.int64)
 
     def _once(self, value: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-        left, right = value >> self._half, value & self._mask
-        for key in self._keys:
-            left, right = right, left ^ (splitmix64(right ^ key) & self._mask)
-        return np.asarray((left << self._half) | right, dtype=np.uint64)
+        row, column = np.divmod(value, self._columns)
+        for first, second in self._keys.reshape(-1, 2):
+            row = (row + (splitmix64(column ^ first) >> _HALF)) % self._rows
+            column = (column + (splitmix64(row ^ second) >> _HALF)) % self._columns
+        return np.asarray(row * self._columns + column, dtype=np.uint64)
 
 
 class Order(ABC):
@@ -67,15 +71,15 @@ class Order(ABC):
         """Batches per epoch."""
 
     @abstractmethod
-    def batch(self, epoch: int, step: int) -> tuple[Rows, int]:
+    def batch(self, epoch: int, step: int) -> tuple[Ints, int]:
         """Rows of the global batch, and the pass over the table that keys its random numbers."""
 
 
 class _Buckets:
     """Rows grouped by montage, cut into batches of one montage each."""
 
-    def __init__(self, rows: Rows, montage: npt.NDArray[np.integer], batch_size: int, n_least: int = 1) -> None:
-        self.rows = [rows[montage == code] for code in np.unique(montage)]
+    def __init__(self, rows: Rows, montage: Codes, batch_size: int, n_least: int = 1) -> None:
+        self.rows = list(grouped(rows, montage).values())
         self.batch_size = batch_size
         self.n_batches = np.array(
             [(len(bucket) + batch_size - n_least) // batch_size for bucket in self.rows], np.int64
@@ -95,14 +99,14 @@ class _Buckets:
 class FixedOrder(Order):
     """Every row once, in the order given, montage by montage; the last batch of a montage is smaller."""
 
-    def __init__(self, rows: Rows, montage: npt.NDArray[np.integer], batch_size: int) -> None:
+    def __init__(self, rows: Rows, montage: Codes, batch_size: int) -> None:
         self.batch_size = batch_size
         self._buckets = _Buckets(rows, montage, batch_size)
 
     def __len__(self) -> int:
         return len(self._buckets)
 
-    def batch(self, epoch: int, step: int) -> tuple[Rows, int]:
+    def batch(self, epoch: int, step: int) -> tuple[Ints, int]:
         """Rows of batch ``step``; random numbers are those of epoch 0, whatever the epoch."""
         bucket, positions = self._buckets.locate(step)
         return self._buckets.rows[bucket][positions], 0
@@ -131,7 +135,7 @@ class ShuffledOrder(Order):
     def __init__(
         self,
         rows: Rows,
-        montage: npt.NDArray[np.integer],
+        montage: Codes,
         batch_size: int,
         batches_per_epoch: int,
         seed: int,
@@ -147,7 +151,7 @@ class ShuffledOrder(Order):
     def __len__(self) -> int:
         return self._per_epoch
 
-    def batch(self, epoch: int, step: int) -> tuple[Rows, int]:
+    def batch(self, epoch: int, step: int) -> tuple[Ints, int]:
         """Rows of batch ``step`` of ``epoch``, and the pass that they belong to."""
         number, slot = divmod(epoch * self._per_epoch + step, len(self._buckets))
         if len(self._buckets.rows) > 1:  # mix the montages; with one, the smaller batch stays the last
@@ -198,7 +202,7 @@ class PairedOrder(Order):
 
     def __init__(
         self,
-        rows: Rows,
+        rows: Ints,
         pair: npt.NDArray[np.int64],
         participant: npt.NDArray[np.integer],
         batch_size: int,
@@ -231,7 +235,7 @@ class PairedOrder(Order):
     def __len__(self) -> int:
         return self._per_epoch
 
-    def batch(self, epoch: int, step: int) -> tuple[Rows, int]:
+    def batch(self, epoch: int, step: int) -> tuple[Ints, int]:
         """Rows of batch ``step`` of ``epoch`` (couples side by side), and the sweep that they belong to."""
         number = epoch * self._per_epoch + step
         if len(self._couples) == 1:
@@ -248,7 +252,7 @@ class _Couples:
 
     def __init__(
         self,
-        rows: Rows,
+        rows: Ints,
         pair: npt.NDArray[np.int64],
         participant: npt.NDArray[np.integer],
         n_couples: int,
@@ -278,7 +282,7 @@ class _Couples:
         """Pair ids that two people or more have."""
         return len(self._first)
 
-    def batch(self, number: int) -> tuple[Rows, int]:
+    def batch(self, number: int) -> tuple[Ints, int]:
         couple = np.arange(self.n_couples, dtype=np.int64)
         if self.has_few_pairs:  # couples are dealt out to the ids one after the other, across batches
             sweep, count = number, number * self.n_couples + couple
@@ -325,7 +329,7 @@ def _runs(is_first: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int64], npt.N
     return first, np.diff(first, append=len(is_first)).astype(np.int64)
 
 
-def rank_slice(rows: Rows, rank: int, world_size: int, is_training: bool, rows_together: int = 1) -> Rows:
+def rank_slice(rows: Ints, rank: int, world_size: int, is_training: bool, rows_together: int = 1) -> Ints:
     """Rows of one rank: a contiguous share of the global batch that never cuts a couple.
 
     In training all ranks get the same number, so that their mean is the mean of the batch: up to ``world_size - 1``

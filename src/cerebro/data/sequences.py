@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Int16
 from torch import Tensor
 
+from cerebro.data.columns import column_of
 from cerebro.data.sources import WindowSource
 from cerebro.data.store import CHANNEL_MAJOR, Store
 from cerebro.data.windows import BufferPool, Omission, WindowReader, WindowTable
@@ -74,11 +75,11 @@ class ChannelSequences(WindowSource):
         _count(left_out, int((n_windows - n_used)[chosen].sum()), "windows", f"behind the first {self.max_windows}")
         n_valid = _valid_samples(store, chosen, n_used, int(samples[0]), left_out)
         table = WindowTable(
-            recording=recording.astype(np.int32),
-            start=np.zeros(len(recording), np.int64),
+            recording=column_of(recording.astype(np.int32)),
+            start=column_of(np.zeros(len(recording), np.int64)),
             n_times=int(n_used[recording].max()) * int(samples[0]),
-            channel=channel.astype(np.int32),
-            n_valid=n_valid[recording],
+            channel=column_of(channel.astype(np.int32)),
+            n_valid=column_of(n_valid[recording]),
         )
         return table, left_out
 
@@ -103,7 +104,7 @@ class SequenceReader:
 
     def __init__(self, store: Store, table: WindowTable, pin_memory: bool = False) -> None:
         index = store.index
-        recording = table.recording
+        recording, start, channel = table.recording[:], table.start[:], table.channel[:]
         samples = index["segment_samples"].astype(np.int64)[recording]
         odd = np.flatnonzero((index["layout"][recording] != CHANNEL_MAJOR) | (samples == 0))
         if len(odd):
@@ -112,26 +113,27 @@ class SequenceReader:
                 f"recording {key} of {store.path} has no windows side by side; prepare it with ParquetWindows."
             )
         n_times = index["n_times"].astype(np.int64)[recording]
-        self._length = -(-table.n_valid // samples) * samples  # whole windows
+        self._n_valid = table.n_valid[:]
+        self._length = -(-self._n_valid // samples) * samples  # whole windows
         outside = np.flatnonzero(
-            (table.start < 0)
-            | (table.n_valid < 1)
-            | (table.start + self._length > n_times)
-            | (table.channel < 0)
-            | (table.channel >= index["n_channels"][recording])
+            (start < 0)
+            | (self._n_valid < 1)
+            | (start + self._length > n_times)
+            | (channel < 0)
+            | (channel >= index["n_channels"][recording])
         )
         if len(outside):
             row = int(outside[0])
             key = store.recordings["key"].iloc[int(recording[row])]
             raise DataError(
-                f"sequence {row} leaves its recording {key} (channel {table.channel[row]}, {table.n_valid[row]} "
-                f"samples from {table.start[row]}); use shorter sequences."
+                f"sequence {row} leaves its recording {key} (channel {channel[row]}, {self._n_valid[row]} "
+                f"samples from {start[row]}); use shorter sequences."
             )
         self.store = store
         self.table = table
         self._pool = BufferPool(torch.int16, pin_memory)
         self._shard = index["shard"].astype(np.int64)[recording]
-        self._first = index["offset"].astype(np.int64)[recording] + table.channel * n_times + table.start
+        self._first = index["offset"].astype(np.int64)[recording] + channel * n_times + start
         self.bytes_per_window = 2 * int(self._length.max(initial=1))  # at most
         self._is_verified = np.zeros(len(recording), bool)
         self._flat: dict[int, npt.NDArray[np.int16]] = {}  # shards that hold a verified sequence
@@ -144,7 +146,7 @@ class SequenceReader:
         """Counts of the sequences ``rows`` (B,) in their order; T is that of the longest, the rest of others zeros."""
         if False in self._is_verified[rows].tolist():
             self._verify(rows)
-        valid = self.table.n_valid[rows].tolist()
+        valid = self._n_valid[rows].tolist()
         longest = max(self._length[rows].tolist())
         if self._pool.pin_memory or 2 * len(valid) * longest > POOLED_BYTES:
             out = self._pool.take((len(valid), longest, 1))
@@ -161,11 +163,11 @@ class SequenceReader:
 
     def will_need(self, rows: npt.NDArray[np.int64], keys: npt.NDArray[np.int64]) -> None:
         """Ask the system to fetch the sequences ``rows`` (B,) from the disk; returns before it has."""
-        self.store.will_need(self._shard[rows], 2 * self._first[rows], 2 * self.table.n_valid[rows])
+        self.store.will_need(self._shard[rows], 2 * self._first[rows], 2 * self._n_valid[rows])
 
     def _verify(self, rows: npt.NDArray[np.int64]) -> None:
         """Verify the checksums of sequences, once for each: a second look would take as long as the copy."""
-        n_valid = self.table.n_valid[rows]
+        n_valid = self._n_valid[rows]
         for n in np.unique(n_valid).tolist():
             some = rows[n_valid == n]
             self.store.touch(self._shard[some], self._first[some] * 2, 2 * n)

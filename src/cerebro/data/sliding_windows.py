@@ -2,8 +2,18 @@
 
 import numpy as np
 
+from cerebro.data.columns import Column
 from cerebro.data.store import Store
-from cerebro.data.window_source import WindowSource, counted, in_samples, not_empty, of_tasks, pair_codes, slide
+from cerebro.data.window_source import (
+    WindowSource,
+    counted,
+    in_samples,
+    not_empty,
+    of_tasks,
+    pair_codes,
+    slide,
+    too_short,
+)
 from cerebro.data.windows import Omission, WindowTable
 from cerebro.errors import ConfigError, check_positive
 
@@ -34,9 +44,10 @@ class SlidingWindows(WindowSource):
         """Windows that fit, from the first sample on; a shorter rest at the end is not used."""
         chosen, left_out = of_tasks(store, self.tasks)
         n_times, stride = in_samples(store, self.duration_s, self.stride_s)
-        recording, start, too_short = slide(store, chosen, n_times, stride)
-        left_out += counted(too_short, "recordings", f"shorter than {self.duration_s:g} s")
-        return not_empty(WindowTable(recording, start, n_times), left_out, store, self), left_out
+        runs = slide(store, chosen, n_times, stride)
+        left_out += too_short(runs, self.duration_s)
+        table = WindowTable(Column(runs, chosen.astype(np.int32)), Column(runs, np.zeros_like(chosen), stride), n_times)
+        return not_empty(table, left_out, store, self), left_out
 
 
 class RandomCrops(WindowSource):
@@ -73,9 +84,10 @@ class RandomCrops(WindowSource):
         chosen, left_out = of_tasks(store, self.tasks)
         n_window, stride = in_samples(store, self.window_s, self.stride_s)
         n_times, _ = in_samples(store, self.duration_s, self.stride_s)
-        recording, start, too_short = slide(store, chosen, n_window, stride)
-        left_out += counted(too_short, "recordings", f"shorter than {self.window_s:g} s")
-        table = WindowTable(recording, start, n_times, jitter=n_window - n_times)
+        runs = slide(store, chosen, n_window, stride)
+        left_out += too_short(runs, self.window_s)
+        start = Column(runs, np.zeros_like(chosen), stride)
+        table = WindowTable(Column(runs, chosen.astype(np.int32)), start, n_times, jitter=n_window - n_times)
         return not_empty(table, left_out, store, self), left_out
 
 
@@ -115,10 +127,16 @@ class TaskWindows(WindowSource):
         values = store.recordings[column].to_numpy(np.float32)
         has_label = np.isfinite(values[chosen])
         left_out += counted(int((~has_label).sum()), "recordings", f"no label {self.label}")
+        chosen = chosen[has_label]
         n_times, stride = in_samples(store, self.duration_s, self.stride_s)
-        recording, start, too_short = slide(store, chosen[has_label], n_times, stride)
-        left_out += counted(too_short, "recordings", f"shorter than {self.duration_s:g} s")
-        table = WindowTable(recording, start, n_times, targets={self.label: values[recording]})
+        runs = slide(store, chosen, n_times, stride)
+        left_out += too_short(runs, self.duration_s)
+        table = WindowTable(
+            Column(runs, chosen.astype(np.int32)),
+            Column(runs, np.zeros_like(chosen), stride),
+            n_times,
+            targets={self.label: Column(runs, values[chosen])},
+        )
         return not_empty(table, left_out, store, self), left_out
 
 
@@ -149,12 +167,18 @@ class TaskPairs(WindowSource):
         """Windows that fit, from the first sample on, paired by the task of their recording."""
         chosen, left_out = of_tasks(store, self.tasks)
         n_times, stride = in_samples(store, self.duration_s, self.stride_s)
-        recording, start, too_short = slide(store, chosen, n_times, stride)
-        left_out += counted(too_short, "recordings", f"shorter than {self.duration_s:g} s")
-        task = store.recordings["task"].astype(str).to_numpy(dtype=object)
+        runs = slide(store, chosen, n_times, stride)
+        left_out += too_short(runs, self.duration_s)
+        task = store.recordings["task"].astype(str).to_numpy(dtype=object)[chosen]
         names = self.tasks or tuple(sorted(set(task)))
         codes = pair_codes(names)
-        pair = np.array([codes.get(name, -1) for name in task], np.int64)[recording]
-        place = np.array([names.index(name) if name in codes else np.nan for name in task], np.float32)[recording]
-        table = WindowTable(recording, start, n_times, pair=pair, targets={"task": place})
+        pair = np.array([codes.get(name, -1) for name in task], np.int64)
+        place = np.array([names.index(name) if name in codes else np.nan for name in task], np.float32)
+        table = WindowTable(
+            Column(runs, chosen.astype(np.int32)),
+            Column(runs, np.zeros_like(chosen), stride),
+            n_times,
+            pair=Column(runs, pair),
+            targets={"task": Column(runs, place)},
+        )
         return not_empty(table, left_out, store, self), left_out

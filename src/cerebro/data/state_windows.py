@@ -4,14 +4,14 @@ from typing import Literal
 
 import numpy as np
 
+from cerebro.data.columns import Column, Ints, Runs
 from cerebro.data.event_table import EventTable, events_of
 from cerebro.data.store import Store
 from cerebro.data.window_source import (
-    Ints,
     WindowSource,
-    count_up,
     counted,
     in_samples,
+    milliseconds,
     not_empty,
     of_tasks,
     pair_codes,
@@ -87,18 +87,16 @@ class EyesWindows(WindowSource):
         begin = begin + round(self.margin_s * store.sfreq)
         n_windows = np.maximum((end - begin - n_times) // stride + 1, 0)
         left_out += counted(int((n_windows == 0).sum()), "states", "too short for a window after the margin")
-        order = count_up(n_windows)
+        runs = Runs(n_windows)
         is_closed = events.is_one_of(["instructed_toCloseEyes"])[cue]
         codes = pair_codes(CUES.values())
-        pair = np.where(is_closed, codes["eyes_closed"], codes["eyes_open"]).astype(np.int64).repeat(n_windows)
-        if not self.has_few_pairs:
-            pair += np.rint(order * stride * (1000 / store.sfreq)).astype(np.int64)  # milliseconds from the margin
+        pair = np.where(is_closed, codes["eyes_closed"], codes["eyes_open"]).astype(np.int64)
         table = WindowTable(
-            recording.repeat(n_windows),
-            begin.repeat(n_windows) + order * stride,
+            Column(runs, recording),
+            Column(runs, begin, stride),
             n_times,
-            pair=pair,
-            targets={"eyes_closed": is_closed.astype(np.float32).repeat(n_windows)},
+            pair=Column(runs, pair, 0 if self.has_few_pairs else milliseconds(stride, store.sfreq)),
+            targets={"eyes_closed": Column(runs, is_closed.astype(np.float32))},
         )
         return not_empty(table, left_out, store, self), left_out
 

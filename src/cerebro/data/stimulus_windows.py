@@ -3,9 +3,10 @@
 import numpy as np
 import numpy.typing as npt
 
+from cerebro.data.columns import Ints, column_of
 from cerebro.data.event_table import EventTable, events_of
 from cerebro.data.store import EVENT_TICKS_PER_S, Store
-from cerebro.data.window_source import Ints, WindowSource, counted, not_empty, of_tasks
+from cerebro.data.window_source import WindowSource, counted, not_empty, of_tasks
 from cerebro.data.windows import Omission, WindowTable
 from cerebro.errors import check_positive
 
@@ -58,10 +59,10 @@ class StimulusWindows(WindowSource):
         left_out += counted(int((~is_inside).sum()), "trials", "the window does not lie inside the recording")
         response_time = (events.onset[press] - events.onset[target]) / EVENT_TICKS_PER_S
         table = WindowTable(
-            recording[is_inside],
-            start[is_inside],
+            column_of(recording[is_inside]),
+            column_of(start[is_inside]),
             n_times,
-            targets={"response_time": response_time[is_inside].astype(np.float32)},
+            targets={"response_time": column_of(response_time[is_inside].astype(np.float32))},
         )
         return not_empty(table, left_out, store, self), left_out
 

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from cerebro.data.columns import Column
 from cerebro.data.windows import WindowTable
 from cerebro.errors import ConfigError, DataError
 
@@ -25,7 +26,7 @@ class Labels:
 
     Parameters
     ----------
-    of_window : dict of float32 (W,)
+    of_window : dict of columns (W,)
         Window-level labels, NaN where missing.
     of_participant : dict of float32 (P,)
         Participant-level labels by row of the participants table, NaN where missing or not to be used.
@@ -33,7 +34,7 @@ class Labels:
         Targets in the order asked for.
     """
 
-    of_window: dict[str, npt.NDArray[np.float32]]
+    of_window: dict[str, Column[np.float32]]
     of_participant: dict[str, npt.NDArray[np.float32]]
     names: tuple[str, ...]
 

@@ -5,13 +5,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from cerebro.data.columns import Ints, Runs
 from cerebro.data.store import Store
 from cerebro.data.windows import Omission, WindowTable
 from cerebro.errors import ConfigError, DataError
-
-Ints = npt.NDArray[np.int64]
 
 
 class WindowSource(ABC):
@@ -61,15 +59,19 @@ def in_samples(store: Store, duration_s: float, stride_s: float) -> tuple[int, i
     return n_times, stride
 
 
-def slide(store: Store, chosen: Ints, n_times: int, stride: int) -> tuple[npt.NDArray[np.int32], Ints, int]:
-    """Recording and start of each window that fits, and the number of recordings in which none does."""
-    n_windows = np.maximum((store.index["n_times"].astype(np.int64)[chosen] - n_times) // stride + 1, 0)
-    return np.repeat(chosen, n_windows).astype(np.int32), count_up(n_windows) * stride, int((n_windows == 0).sum())
+def slide(store: Store, chosen: Ints, n_times: int, stride: int) -> Runs:
+    """Windows that fit each of the ``chosen`` recordings, from its first sample on: a run each."""
+    return Runs(np.maximum((store.index["n_times"].astype(np.int64)[chosen] - n_times) // stride + 1, 0))
 
 
-def count_up(sizes: Ints) -> Ints:
-    """0, 1 ... size - 1 for each size, one after the other."""
-    return np.arange(sizes.sum(), dtype=np.int64) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+def too_short(runs: Runs, duration_s: float) -> list[Omission]:
+    """The recordings in which no window of ``duration_s`` fits."""
+    return counted(int((runs.sizes == 0).sum()), "recordings", f"shorter than {duration_s:g} s")
+
+
+def milliseconds(stride: int, sfreq: float) -> float:
+    """``stride`` in samples as milliseconds: what pair ids of moments grow by."""
+    return stride * (1000 / sfreq)
 
 
 def pair_codes(names: Iterable[str]) -> dict[str, int]:

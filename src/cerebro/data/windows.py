@@ -1,7 +1,8 @@
 """Windows of recordings: where they lie, and how a batch of them leaves the memory map.
 
-A window is a row of numbers, never a Python object: tens of millions of them fit a table of arrays. A batch is one
-copy per window out of the flat int16 shard into a tensor that stands ready, at the speed of a memory copy.
+A window is a row of numbers, never a Python object, and those of one recording are a run, of which only the first and
+the stride are kept. A batch is one copy per window out of the flat int16 shard into a tensor that stands ready, at the
+speed of a memory copy.
 """
 
 import math
@@ -16,6 +17,7 @@ import torch
 from jaxtyping import Float32, Int16
 from torch import Tensor
 
+from cerebro.data.columns import Column, column_of
 from cerebro.data.store import TIME_MAJOR, Store
 from cerebro.errors import DataError
 from cerebro.randomness import uniform
@@ -23,6 +25,7 @@ from cerebro.signal import SignalSpec
 
 CROP_STREAM = 1 << 20  # stream of random numbers for the place of a crop; masks and augmentations use small ones
 _N_BUFFERS = 7  # kept for reuse
+_NO_COLUMN: Column[Any] = column_of(np.empty(0, np.int64))
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,9 @@ class Omission:
 @dataclass(frozen=True)
 class WindowTable:
     """Windows as columns; the number of a row is the window's ``sample`` in every batch.
+
+    A run of windows (those of one recording, of one state) costs the same whether it has one window or a million; all
+    columns have the same runs. `column_of` makes a column of an array.
 
     Parameters
     ----------
@@ -61,39 +67,53 @@ class WindowTable:
         Samples of each window that are there, ``n_times`` at most; leave out where all are.
     """
 
-    recording: npt.NDArray[np.int32]
-    start: npt.NDArray[np.int64]
+    recording: Column[np.int32]
+    start: Column[np.int64]
     n_times: int
     jitter: int = 0
-    pair: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    targets: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
-    channel: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
-    n_valid: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    pair: Column[np.int64] = _NO_COLUMN
+    targets: dict[str, Column[np.float32]] = field(default_factory=dict)
+    channel: Column[np.int32] = _NO_COLUMN
+    n_valid: Column[np.int64] = _NO_COLUMN
 
     def __post_init__(self) -> None:
-        n = len(self.recording)
-        if len(self.pair) == 0 and n:
-            object.__setattr__(self, "pair", np.broadcast_to(np.int64(-1), n))  # one number, whatever n
-        columns: dict[str, npt.NDArray[Any]] = {"start": self.start, "pair": self.pair, **self.targets}
+        runs = self.recording.runs
+        if not len(self.pair):
+            object.__setattr__(self, "pair", Column(runs, np.broadcast_to(np.int64(-1), len(runs.sizes))))
+        columns: dict[str, Column[Any]] = {"start": self.start, "pair": self.pair, **self.targets}
         columns |= {name: column for name in ("channel", "n_valid") if len(column := getattr(self, name))}
         for name, column in columns.items():
-            if len(column) != n:
-                raise DataError(f"column {name} has {len(column):,} rows and the table {n:,} windows; give one each.")
+            if len(column) != len(self):
+                raise DataError(
+                    f"column {name} has {len(column):,} rows and the table {len(self):,} windows; give one each."
+                )
+            if column.runs is not runs and not np.array_equal(column.runs.sizes, runs.sizes):
+                raise DataError(f"column {name} has other runs than the recordings; cut all columns alike.")
 
     def __len__(self) -> int:
         return len(self.recording)
 
+    @property
+    def recordings(self) -> npt.NDArray[np.int64]:
+        """Rows of the store's index that have a window, ascending."""
+        return np.unique(self.recording.first[self.recording.runs.sizes > 0]).astype(np.int64)
+
 
 def check_inside(table: WindowTable, store: Store) -> None:
     """Raise DataError if a window or its latest crop leaves its recording: it would read the neighbour's samples."""
-    length = store.index["n_times"].astype(np.int64)[table.recording]
-    outside = np.flatnonzero((table.start < 0) | (table.start + table.jitter + table.n_times > length))
+    runs = table.recording.runs
+    used = np.flatnonzero(runs.sizes)
+    recording = table.recording.first[used]
+    length = store.index["n_times"].astype(np.int64)[recording]
+    ends = [table.start[runs.first[used]], table.start[runs.end[used] - 1]]
+    low, high = np.minimum(*ends), np.maximum(*ends) + table.jitter + table.n_times
+    outside = np.flatnonzero((low < 0) | (high > length))
     if len(outside):
-        row = int(outside[0])
-        key = store.recordings["key"].iloc[int(table.recording[row])]
+        at = int(outside[0])
+        key = store.recordings["key"].iloc[int(recording[at])]
         raise DataError(
-            f"window {row} leaves its recording {key} (samples {table.start[row]} to "
-            f"{table.start[row] + table.jitter + table.n_times} of {length[row]}); use shorter windows."
+            f"windows {runs.first[used[at]]:,} to {runs.end[used[at]] - 1:,} leave their recording {key} (samples "
+            f"{low[at]} to {high[at]} of {length[at]}); use shorter windows."
         )
 
 
