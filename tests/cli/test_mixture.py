@@ -96,6 +96,9 @@ def test_a_member_that_is_there_is_referenced(corpora, capsys):
     assert main(["prepare", str(corpora / "mixture.yaml"), "--out", str(corpora / "out")]) == 0
     entries = json.loads((corpora / "out" / "mixture.json").read_text())["members"]
     assert [entry["path"] for entry in entries] == ["narrow", "../stores/wide"]
+    mix(corpora, sources={"wide": {"store": "stores/wide"}, "both": {"store": "out"}})
+    assert main(["prepare", str(corpora / "mixture.yaml"), "--out", str(corpora / "again")]) == 2
+    assert "member both is a mixture itself" in capsys.readouterr().err
     assert not (corpora / "out" / "wide").exists()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from cerebro.cli.data_config import PrepareConfig
 from cerebro.cli.mixture_config import OWN_KEYS, MixtureConfig, read_mixture_config
 from cerebro.data.channels import AsPrepared, MapChannels
-from cerebro.data.mixture import Mixture, check_references, references_of, write_mixture
+from cerebro.data.mixture import MIXTURE_FILE, Mixture, check_references, references_of, write_mixture
 from cerebro.data.readers.base import Skip
 from cerebro.data.store import Store
 from cerebro.data.windows import places_of
@@ -115,6 +115,8 @@ class _Seen:
 
 
 def _of_store(name: str, path: Path) -> _Seen:
+    if (path / MIXTURE_FILE).is_file():
+        raise DataError(f"member {name} is a mixture itself ({path}); name its members in sources.")
     try:
         store = Store.open(path)
     except DataError as error:
