@@ -27,6 +27,7 @@ COMMON_REFERENCES = ("REF", "LE", "AR", "AVG", "AVE")
 # Landmarks of a head; an electrode file gives their places so that others follow in the head frame.
 LANDMARKS = ("LPA", "RPA", "NZ")
 LEAST_SPHERE = 4  # points that a sphere takes
+ELECTRODE_FILE = ".elc"  # ending of an ASA electrode file
 
 _ASA_UNITS = {"m": 1.0, "cm": 1e-2, "mm": 1e-3}  # in metres
 _LABEL = re.compile(rf"(?:EEG\s+)?([A-Z]+[0-9]*[HZ]?)(?:\s*-\s*({'|'.join(COMMON_REFERENCES)}))?\.*", re.IGNORECASE)
@@ -113,12 +114,17 @@ def montage_named(name_or_path: str) -> Montage:
     """
     if name_or_path in MONTAGES:
         return MONTAGES[name_or_path]()
-    if Path(name_or_path).suffix.lower() == ".elc":
+    if is_electrode_file(name_or_path):
         return read_asa(Path(name_or_path))
     raise ConfigError(
         f"montage={name_or_path!r} is unknown; set montage to {' or '.join(MONTAGES)}, or to the path of an ASA "
         "electrode file (.elc)."
     )
+
+
+def is_electrode_file(name_or_path: str) -> bool:
+    """Whether a montage is given as the path of an ASA electrode file."""
+    return Path(name_or_path).suffix.lower() == ELECTRODE_FILE
 
 
 def read_asa(path: Path) -> Montage:

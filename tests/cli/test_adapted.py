@@ -3,11 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 
 from cerebro.cli.main import main
 from cerebro.data.arrays import write_store
 from cerebro.data.channels import SUBSETS
+from cerebro.data.loader import BatchMaker
 from cerebro.montage import Montage, hbn_129, standard_1005
 from cerebro.training.checkpoint import read_checkpoint
 
@@ -92,3 +94,24 @@ def test_objectives_that_rebuild_the_recordings_channels_refuse_an_adapted_encod
     line = capsys.readouterr().err
     assert code == 2
     assert "VQNSP compares every channel of a recording (21)" in line
+
+
+def test_a_run_with_the_adapter_that_died_goes_on_to_the_same_weights(folder, monkeypatch):
+    argv = ["--checkpoint_every_steps", "1", "--model.name", "again"]
+    assert fit(folder, "cap", *argv, "--out", str(folder / "whole")) == 0
+    make, out, last = BatchMaker.make, ["--out", str(folder / "died")], folder / "died" / "last.ckpt"
+
+    def dying(maker, rows, key_epoch):
+        if last.exists():
+            raise OSError
+        return make(maker, rows, key_epoch)
+
+    monkeypatch.setattr(BatchMaker, "make", dying)
+    with pytest.raises(OSError):
+        fit(folder, "cap", *argv, *out, "--data.prefetch_threads", "0")
+    monkeypatch.undo()
+    assert read_checkpoint(last).content["callbacks"]["Keeper"]["position"] == {"epoch": 0, "step": 1}
+    assert fit(folder, "cap", *argv, *out, "--ckpt_path", str(last)) == 0
+    whole, resumed = (read_checkpoint(folder / name / "last.ckpt").weights for name in ("whole", "died"))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert any("adapter" in name for name in whole)

@@ -5,7 +5,9 @@ import pytest
 import yaml
 
 from cerebro.cli.main import main
+from cerebro.data.channels import AsPrepared
 from cerebro.data.mixture import open_store
+from cerebro.errors import DataError
 from cerebro.simulate.writers import write_bdf
 from cerebro.study.execute import store_hash
 
@@ -94,6 +96,9 @@ def test_a_member_that_is_there_is_referenced(corpora, capsys):
     assert main(["prepare", str(corpora / "mixture.yaml"), "--out", str(corpora / "out")]) == 0
     entries = json.loads((corpora / "out" / "mixture.json").read_text())["members"]
     assert [entry["path"] for entry in entries] == ["narrow", "../stores/wide"]
+    mix(corpora, sources={"wide": {"store": "stores/wide"}, "both": {"store": "out"}})
+    assert main(["prepare", str(corpora / "mixture.yaml"), "--out", str(corpora / "again")]) == 2
+    assert "member both is a mixture itself" in capsys.readouterr().err
     assert not (corpora / "out" / "wide").exists()
 
 
@@ -117,7 +122,7 @@ def test_differing_references_are_refused_and_the_line_says_what_to_type(corpora
     line = refused(corpora, capsys)
     assert "references of the members differ (narrow: linked-ears; wide: average)" in line
     assert "set `reference: average`" in line
-    assert not (corpora / "out" / "mixture.json").exists()
+    assert not list((corpora / "out").glob("*"))  # one recording of each was looked at, and none was built
 
 
 def test_members_of_differing_references_are_referenced_to_the_average(corpora, capsys):
@@ -153,8 +158,69 @@ def test_wrong_configs_are_refused_in_one_line(corpora, capsys):
     assert "target='nothing' is unknown" in refused(corpora, capsys)
     mix(corpora, rate=100)
     assert "rate" in refused(corpora, capsys)
+    mix(corpora, sources={"wide": {"config": "wide.yaml", "weight": None}})
+    assert "key sources.wide.weight is empty" in refused(corpora, capsys)
+    mix(corpora, sources={"wide": "wide.yaml"})
+    assert "source wide: found wide.yaml, expected {config: CONFIG.yaml" in refused(corpora, capsys)
+    mix(corpora, channels="10-20-19")
+    assert "channels: found 10-20-19, expected" in refused(corpora, capsys)
+    mix(corpora, reference=None)
+    assert "key reference is empty" in refused(corpora, capsys)
+    mix(corpora, channels={"electrodes": ["Cz", "cz"]})
+    assert "electrodes has cz twice" in refused(corpora, capsys)
+    mix(corpora, channels={"electrodes": ["Cz", "Q9"]})
+    assert "electrodes Q9 are not in 10-05" in refused(corpora, capsys)
     mix(corpora)
+    assert "--sources.wide.weight cannot be typed" in refused(corpora, capsys, "--sources.wide.weight", "3")
+    (corpora / "narrow.yaml").write_text("preprocessing: {sfreq: fast}\n")
+    assert "narrow.yaml: preprocessing.sfreq: found fast, expected float" in refused(corpora, capsys)
+    (corpora / "narrow.yaml").write_text("preprocessing:\n")
+    assert "narrow.yaml: key preprocessing is empty" in refused(corpora, capsys)
+    config(corpora, "narrow")
+    assert not (corpora / "out" / "wide").exists()
     assert "--json" in refused(corpora, capsys, "--plan", "--json", "x.json")
+
+
+def test_a_rate_typed_for_all_members_must_be_the_mixtures(corpora, capsys):
+    line = refused(corpora, capsys, "--preprocessing.sfreq", "125")
+    assert "source narrow is prepared at 125 Hz and the mixture has 100 Hz" in line
+    assert not (corpora / "out").exists()
+    argv = ["--preprocessing.sfreq", "125", "--sfreq=125", "--channels.method", "pad", "--lsb_uV", "0.1"]
+    assert main(["prepare", str(corpora / "mixture.yaml"), "--out", str(corpora / "out"), *argv]) == 0
+    mixture = open_store(corpora / "out")
+    assert (mixture.sfreq, mixture.lsb_uV, mixture.channels["method"]) == (125.0, 0.1, "pad")
+
+
+def test_caps_that_place_a_channel_apart_need_channels_before_anything_is_built(corpora, capsys):
+    content = yaml.safe_load((corpora / "narrow.yaml").read_text())
+    content["reader"]["init_args"]["montage"] = "hbn_129"
+    (corpora / "narrow.yaml").write_text(yaml.safe_dump(content))
+    plain = yaml.safe_load((corpora / "mixture.yaml").read_text())
+    del plain["channels"]
+    (corpora / "mixture.yaml").write_text(yaml.safe_dump(plain))
+    line = refused(corpora, capsys)
+    assert "place channel Cz 18 mm apart in narrow or wide; set channels in" in line
+    assert not list((corpora / "out").glob("*"))
+
+
+def test_an_electrode_file_belongs_to_the_mixture(corpora, capsys, monkeypatch):
+    text = "UnitPosition mm\nPositions\nLPA: -80 0 0\nRPA: 80 0 0\nNz: 0 100 0\nCz: 0 0 90\nO1: -30 -80 20\n"
+    (corpora / "caps").mkdir()
+    (corpora / "caps" / "two.elc").write_text(text)
+    mix(corpora, channels={"target": "caps/two.elc", "max_distance_mm": 0.0})  # as seen from the config
+    elsewhere = corpora / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert main(["prepare", str(corpora / "mixture.yaml"), "--out", str(corpora / "out")]) == 0
+    mixture = open_store(corpora / "out")
+    assert AsPrepared().plan(mixture).names == ("Nz", "Cz", "O1")
+    (corpora / "caps" / "two.elc").write_text(text.replace("90", "91"))
+    with pytest.raises(DataError, match=r"electrode file ../caps/two.elc of .* is another than it was mixed with"):
+        open_store(corpora / "out")
+    assert main(["prepare", str(corpora / "mixture.yaml"), "--out", str(corpora / "out")]) == 0
+    assert open_store(corpora / "out").data_hash != mixture.data_hash
+    (corpora / "caps" / "two.elc").unlink()
+    assert "two.elc does not exist" in refused(corpora, capsys)
 
 
 def test_a_member_that_cannot_give_the_channels_is_named(corpora, capsys):

@@ -11,7 +11,7 @@ import yaml
 
 import cerebro.cli.fit  # noqa: F401  Lightning logs to the stream there is when it is imported: not that of one test
 from cerebro.cli.main import VERBS, main
-from cerebro.cli.mixture import read_mixture_config
+from cerebro.cli.mixture_config import read_mixture_config
 from cerebro.cli.prepare import read_config
 from cerebro.data.arrays import write_store
 from cerebro.data.readers.base import Event

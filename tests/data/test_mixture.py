@@ -274,6 +274,9 @@ def test_a_damaged_or_outdated_mixture_is_refused_in_one_line(parts, tmp_path):
     (moved / "mixture.json").write_text(text.replace("0.5", "0.6", 1))
     with pytest.raises(DataError, match=r"is damaged: mixture.json"):
         open_store(moved)
+    (moved / "mixture.json").write_text(text.replace("0.5", "1e999", 1))
+    with pytest.raises(DataError, match=r"is damaged: mixture.json"):
+        open_store(moved)
     (moved / "mixture.json").write_text(text)
     shutil.rmtree(moved / "tuh")
     make(moved / "tuh", "TUH", NARROW, n_people=3)
@@ -320,7 +323,7 @@ def test_a_channel_that_two_caps_place_apart_needs_a_channel_space(parts, tmp_pa
     moved = Montage("net", ("Cz", "E1"), np.array([[0, 0, 0.09], [0.05, 0, 0.05]]))
     net = make(tmp_path / "net", "NET", moved, n_people=3)
     mixture = write_mixture(tmp_path / "m", {"net": net.path, "tuh": parts["tuh"].path}, {"net": 1, "tuh": 1})
-    with pytest.raises(DataError, match=r"place channel Cz \d+ mm apart; set data.channels to"):
+    with pytest.raises(DataError, match=r"place channel Cz \d+ mm apart in .*; set data.channels to"):
         data_of(mixture).setup()
 
 

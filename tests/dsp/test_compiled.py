@@ -29,3 +29,18 @@ def test_no_folder_for_machine_code_is_no_obstacle(is_read_only, monkeypatch):
     monkeypatch.setattr(compiled.numba, "njit", reluctant)
     assert compiled.compiled(add_up)(np.ones(3)) == 3
     assert asked == ([True, False] if is_read_only else [True])
+
+
+@pytest.mark.parametrize("ending", ["nbi", "nbc"])
+@pytest.mark.parametrize("content", [b"", b"no pickle"])
+def test_machine_code_that_cannot_be_read_is_compiled_anew(ending, content, monkeypatch, tmp_path, caplog):
+    monkeypatch.setattr(compiled.numba.config, "CACHE_DIR", str(tmp_path))
+    values = np.ones(3)
+    assert compiled.compiled(add_up)(values) == 3
+    (file,) = tmp_path.rglob(f"*.{ending}")
+    file.write_bytes(content)
+    assert compiled.compiled(add_up)(values) == 3
+    assert "cannot be read" in caplog.text
+    caplog.clear()
+    assert compiled.compiled(add_up)(values) == 3  # what was damaged has been replaced
+    assert not caplog.text

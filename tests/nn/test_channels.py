@@ -98,6 +98,38 @@ def test_an_untrained_adapter_follows_the_places():
     assert torch.corrcoef(torch.stack([out, field[0, :128, 10]]))[0, 1] > 0.95
 
 
+def test_training_learns_the_net_from_21_electrodes():
+    """Fields of dipoles that it has not seen, error relative to the field: 0.45 untrained, 0.30 after 80 steps."""
+    adapter, channel, n_valid = adapter_of(n_heads=4), torch.arange(21).repeat(8, 1), torch.full((8,), 100)
+
+    def fields(seed):
+        draw = torch.Generator().manual_seed(seed)
+        inside = torch.randn(8, 6, 3, generator=draw)
+        inside = torch.tensor([0, 0.015, 0.04]) + 0.04 * inside / inside.norm(dim=2, keepdim=True)
+        moment, course = (torch.randn(8, 6, n, generator=draw) for n in (3, 100))
+        potentials = []
+        for places in (CAP, NET[:128]):
+            away = places.float() - inside[:, :, None]
+            gain = (away * moment[:, :, None]).sum(3) / away.norm(dim=3) ** 3
+            potentials.append(torch.einsum("bsc,bst->bct", gain, course))
+        scale = 20 / potentials[0].std()
+        return scale * potentials[0], scale * potentials[1]
+
+    def error():
+        eeg, truth = fields(1000)
+        with torch.no_grad():
+            return float((adapter(eeg, channel, n_valid) - truth).norm() / truth.norm())
+
+    untrained = error()
+    optimiser = torch.optim.Adam(adapter.parameters(), 0.01)
+    for step in range(80):
+        eeg, truth = fields(step)
+        optimiser.zero_grad()
+        (adapter(eeg, channel, n_valid) - truth).square().mean().backward()
+        optimiser.step()
+    assert error() < 0.9 * untrained
+
+
 def test_bfloat16_stays_close_to_float32():
     adapter, (eeg, channel) = adapter_of(), windows()
     with torch.no_grad():

@@ -178,6 +178,9 @@ class ToyData:
     def recordings(self, stage: str) -> dict[str, str]:
         return {f"{number:016x}": f"recording {number}" for number in self.people[stage]}
 
+    def for_device(self, device: torch.device) -> None:
+        pass
+
     def train_dataloader(self) -> ToyLoader:
         return ToyLoader(self.people["train"], self.batches_per_epoch, self.batch_size, True)
 

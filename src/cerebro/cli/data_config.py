@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
 from cerebro.cli.messages import one_line
 from cerebro.data.preprocess import Preprocessing
 from cerebro.data.readers.base import Reader
 from cerebro.errors import ConfigError, check_between
+from cerebro.montage import is_electrode_file
 from cerebro.yaml_safety import check_yaml
-
-ELECTRODE_FILE = ".elc"
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,9 @@ def read_config(path: Path, overrides: Sequence[str] = (), options: Sequence[str
         In one line: unsafe YAML, an unknown key, a wrong type, a class outside cerebro.
     """
     check_yaml(path)
+    empty = empty_keys(yaml.safe_load(path.read_text(encoding="utf-8")))
+    if empty:
+        raise ConfigError(f"config {path}: key {empty[0]} is empty; give it a value, or leave out the key.")
     parser = make_parser()
     place = f"config {path}"
     try:
@@ -84,6 +87,15 @@ def read_config(path: Path, overrides: Sequence[str] = (), options: Sequence[str
         raise ConfigError(f"{place}: {one_line('prepare', str(error), [*known, *options], readers)}") from None
     check_between("max_failed_share", made.max_failed_share, -1e-9, 1)
     return PrepareConfig(made.reader, made.preprocessing, made.lsb_uV, made.max_failed_share)
+
+
+def empty_keys(content: Any, place: str = "") -> list[str]:
+    """Dotted keys of a YAML without a value, which only a reader's own arguments may be."""
+    if not isinstance(content, dict):
+        return [place] if content is None and not place.startswith("reader.init_args.") else []
+    return [
+        key for name, value in content.items() for key in empty_keys(value, f"{place}.{name}" if place else str(name))
+    ]
 
 
 def split_overrides(argv: Sequence[str], options: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -124,7 +136,7 @@ def resolve_paths(config: Any, folder: Path) -> Any:
         return folder / config
     if isinstance(config, Namespace):
         electrodes = getattr(config, "montage", None)  # a name, or the path of an electrode file
-        if isinstance(electrodes, str) and electrodes.lower().endswith(ELECTRODE_FILE):
+        if isinstance(electrodes, str) and is_electrode_file(electrodes):
             config.montage = str(folder / electrodes)
         return Namespace({key: resolve_paths(value, folder) for key, value in vars(config).items()})
     if isinstance(config, dict):

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from cerebro.cli.data_config import read_config, split_overrides
-from cerebro.cli.mixture import is_mixture, prepare_mixture
+from cerebro.cli.mixture import prepare_mixture
+from cerebro.cli.mixture_config import is_mixture
 from cerebro.cli.parser import VerbParser
 from cerebro.data.build import build
 from cerebro.data.exports import is_export
@@ -54,7 +55,7 @@ def prepare(argv: list[str]) -> int:
     own, overrides = split_overrides(argv, parser.options())
     options = parser.parse_args(own)
     if is_mixture(options.config):
-        return prepare_mixture(options.config, options.out, argv, prepare)
+        return prepare_mixture(options.config, options.out, own, overrides, parser.options(), prepare)
     config = read_config(options.config, overrides, parser.options())
     if options.json is not None and not options.plan:
         raise ConfigError("--json belongs to --plan; a build writes STORE/build_report.json by itself.")

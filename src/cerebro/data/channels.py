@@ -87,7 +87,7 @@ class AsPrepared(ChannelSpace):
 
     def plan(self, store: Store) -> ChannelPlan:
         """As `MapChannels.plan` with the settings of the mixture, or as `AsRecorded.plan`."""
-        settings = store.manifest.get("channels") if isinstance(store, Mixture) else None
+        settings = store.channels if isinstance(store, Mixture) else {}
         return MapChannels(**settings).plan(store) if settings else AsRecorded().plan(store)
 
 
@@ -130,6 +130,9 @@ class MapChannels(ChannelSpace):
         check_one_of("method", method, ("select", "pad", "interpolate"))
         if not 0 <= max_distance_mm < float("inf"):
             raise ConfigError(f"max_distance_mm={max_distance_mm} is no distance; set it to 0 or more.")
+        twice = [name for at, name in enumerate(electrodes) if name.upper() in map(str.upper, electrodes[:at])]
+        if twice:
+            raise ConfigError(f"electrodes has {twice[0]} twice; name each electrode once in channels.electrodes.")
         self.target = target
         self.method = method
         self.electrodes = tuple(electrodes)
@@ -146,9 +149,25 @@ class MapChannels(ChannelSpace):
 
     def plan(self, store: Store) -> ChannelPlan:
         """Match every montage of the store with the target."""
+        return self.plan_of(store.montages)
+
+    def target_of(self) -> tuple[Montage, Montage]:
+        """Electrodes that the model sees, and the whole cap that they belong to.
+
+        Raises
+        ------
+        ConfigError
+            If the target or one of its electrodes is unknown.
+        DataError
+            If the target is an electrode file that cannot be read.
+        """
         cap = standard_1005() if self.target in SUBSETS else _cap(self.target)
-        target = _some_of(cap, self.electrodes or SUBSETS.get(self.target, cap.channels))
-        decided = [self._decide(montage, target, cap) for montage in store.montages]
+        return _some_of(cap, self.electrodes or SUBSETS.get(self.target, cap.channels)), cap
+
+    def plan_of(self, montages: Sequence[Montage]) -> ChannelPlan:
+        """Match montages with the target; see `ChannelSpace.plan`."""
+        target, cap = self.target_of()
+        decided = [self._decide(montage, target, cap) for montage in montages]
         positions = tuple((float(x), float(y), float(z)) for x, y, z in target.positions)
         rows, maps, notes = zip(*decided, strict=True)
         return ChannelPlan(target.channels, positions, rows, maps, tuple(filter(None, notes)))

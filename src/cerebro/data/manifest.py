@@ -41,8 +41,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         state = "is unfinished" if (path / "staging").is_dir() else "was not found"
         raise DataError(f"store {path} {state}; run `cerebro prepare CONFIG.yaml --out {path}`.")
     manifest = read_json(file)
-    is_whole = isinstance(manifest, dict) and file.read_text() == manifest_text(manifest)
-    if not is_whole:
+    if not is_whole(file, manifest):
         raise DataError(f"store {path} is damaged: manifest.json; run the same `cerebro prepare` command again.")
     if manifest["version"] > FORMAT_VERSION:
         raise DataError(
@@ -55,6 +54,14 @@ def read_manifest(path: Path) -> dict[str, Any]:
             "same `cerebro prepare` command again."
         )
     return dict(manifest)
+
+
+def is_whole(file: Path, manifest: Any) -> bool:
+    """Whether ``file`` is, letter by letter, what `manifest_text` writes of ``manifest``."""
+    try:
+        return isinstance(manifest, dict) and file.read_text() == manifest_text(manifest)
+    except ValueError:  # a number beyond all bounds
+        return False
 
 
 def manifest_text(manifest: dict[str, Any]) -> str:

@@ -18,13 +18,13 @@ import numpy.typing as npt
 import pandas as pd
 import psutil
 
-from cerebro.data.manifest import manifest_text
+from cerebro.data.manifest import is_whole, manifest_text
 from cerebro.data.mixture_tables import merge_people, stack
 from cerebro.data.participants import SAME_PERSON
 from cerebro.data.store import Store
 from cerebro.errors import ConfigError, DataError, check_one_of
 from cerebro.files import read_json, write_atomically
-from cerebro.montage import Montage
+from cerebro.montage import Montage, is_electrode_file
 
 MIXTURE_FILE = "mixture.json"
 MIXTURE_VERSION = 1
@@ -66,6 +66,8 @@ class Mixture(Store):
         Row of ``members`` for each recording.
     lsb_uV : float
         Microvolts per count; NaN where members differ (``index["scale"]`` has that of each recording).
+    channels : dict
+        Arguments of `cerebro.data.channels.MapChannels` for whoever trains on it; empty = as recorded.
     notes : tuple of str
         What two members say differently of one person; the first member's word counts.
     """
@@ -82,6 +84,7 @@ class Mixture(Store):
         references = {store.reference for store in stores}
         self.reference = references.pop() if len(references) == 1 else "mixed"
         self.data_hash = str(manifest["data_hash"])
+        self.channels = _absolute(path, manifest["channels"])
         self.event_names = tuple(sorted({name for store in stores for name in store.event_names}))
         self._people, self.notes = merge_people([_people(store) for store in stores])
         montages: list[Montage] = []
@@ -102,10 +105,15 @@ class Mixture(Store):
         ------
         DataError
             In one line: ``mixture.json`` is absent, damaged or of another version; a member is absent, damaged, or was
-            prepared anew with other data.
+            prepared anew with other data; the electrode file of ``channels`` is absent or another.
         """
         path = Path(path)
         content = _read(path)
+        if _electrodes_sha256(_absolute(path, content["channels"])) != content.get("electrodes_sha256", ""):
+            raise DataError(
+                f"electrode file {content['channels']['target']} of {path} is another than it was mixed with; run the "
+                "`cerebro prepare` command of the mixture again."
+            )
         members = []
         for entry in content["members"]:
             store = Store.open(Path(os.path.normpath(path / entry["path"])))
@@ -259,16 +267,22 @@ def write_mixture(
         }
         for name, store in opened.items()
     ]
+    channels, electrodes = dict(channels), _electrodes_sha256(channels)
+    if electrodes:
+        channels["target"] = Path(os.path.relpath(channels["target"], path)).as_posix()
     content = {
         "version": MIXTURE_VERSION,
         "members": entries,
         "sfreq": next(iter(opened.values())).sfreq,
         "reference": reference,
-        "channels": dict(channels),
+        "channels": channels,
         "data_hash": _hash(
-            [dict(channels), *([entry[key] for key in ("name", "data_hash", "weight")] for entry in entries)]
+            [channels | {"target": electrodes} if electrodes else channels]
+            + [[entry[key] for key in ("name", "data_hash", "weight")] for entry in entries]
         ),
     }
+    if electrodes:
+        content["electrodes_sha256"] = electrodes
     text = manifest_text(content).encode()
     write_atomically(path / MIXTURE_FILE, lambda file: _write(file, text))
     return Mixture.open(path)
@@ -343,14 +357,32 @@ def _read(path: Path) -> dict[str, Any]:
     if not file.is_file():
         raise DataError(f"mixture {path} was not found; run `cerebro prepare MIXTURE.yaml --out {path}`.")
     content = read_json(file)
-    if not isinstance(content, dict) or file.read_text() != manifest_text(content):
+    if not is_whole(file, content):
         raise DataError(f"mixture {path} is damaged: {MIXTURE_FILE}; run the same `cerebro prepare` command again.")
     if content["version"] != MIXTURE_VERSION:
         raise DataError(
             f"mixture {path} has format {content['version']}, this cerebro reads {MIXTURE_VERSION}; run the same "
             "`cerebro prepare` command again, or update cerebro."
         )
-    return content
+    return dict(content)
+
+
+def _absolute(path: Path, channels: Mapping[str, Any]) -> dict[str, Any]:
+    """Channels of a mixture, whose electrode file is named as seen from its folder."""
+    target = str(channels.get("target", ""))
+    found = {"target": os.path.normpath(path / target)} if is_electrode_file(target) else {}
+    return {**channels, **found}
+
+
+def _electrodes_sha256(channels: Mapping[str, Any]) -> str:
+    """Hash of the electrode file that ``channels`` names; empty where it names none."""
+    target = str(channels.get("target", ""))
+    if not is_electrode_file(target):
+        return ""
+    try:
+        return hashlib.sha256(Path(target).read_bytes()).hexdigest()
+    except OSError as error:
+        raise DataError(f"electrode file {target} cannot be read ({error.strerror}); put it there again.") from None
 
 
 def _people(store: Store) -> pd.DataFrame:

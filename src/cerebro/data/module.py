@@ -103,6 +103,7 @@ class EEGData(LightningDataModule):
         self.channels = channels
         self.weights = dict(weights)
         self.prefetch_threads = prefetch_threads
+        self._is_on_cpu = False
         self._is_set_up = False
 
     def setup(self, stage: str = "") -> None:
@@ -124,6 +125,13 @@ class EEGData(LightningDataModule):
         )
         self._is_set_up = True
         _log(logging.INFO, self.summary())
+
+    def for_device(self, device: torch.device) -> None:
+        """Where batches go: to a CPU as microvolts, in one pass; elsewhere, or where nothing is said, as int16.
+
+        The microvolts of a window are the same to the bit. Loaders that were made before stay as they are.
+        """
+        self._is_on_cpu = device.type == "cpu"
 
     @property
     def signal(self) -> SignalSpec:
@@ -359,7 +367,7 @@ class EEGData(LightningDataModule):
         if len(self._table.channel) and not all(one is KEEP_CHANNELS for one in self._plan.maps):
             raise ConfigError("sequences of one channel take channels as they were recorded; leave data.channels out.")
         reader = reader_of(self._store, self._table, pin_memory=torch.cuda.is_available())
-        on_cpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cpu"
+        on_cpu = self._is_on_cpu or (self.trainer is not None and self.trainer.strategy.root_device.type == "cpu")
         maker = BatchMaker(reader, self._labels, self._plan.rows, self.seed, self._plan.maps, on_cpu)
         rank, world_size = self._world()
         return BatchLoader(maker, order, is_training, rank, world_size, self.prefetch_threads)

@@ -8,6 +8,7 @@ speed of a memory copy.
 import math
 import sys
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,12 +21,14 @@ from torch import Tensor
 from cerebro.data.columns import Column, column_of
 from cerebro.data.store import TIME_MAJOR, Store
 from cerebro.errors import DataError
+from cerebro.montage import Montage
 from cerebro.randomness import uniform
 from cerebro.signal import SignalSpec
 
 CROP_STREAM = 1 << 20  # stream of random numbers for the place of a crop; masks and augmentations use small ones
 _N_BUFFERS = 7  # kept for reuse
 _NO_COLUMN: Column[Any] = column_of(np.empty(0, np.int64))
+FARTHEST_SAME_PLACE_MM = 10.0  # of one channel name in two montages
 
 
 @dataclass(frozen=True)
@@ -241,20 +244,37 @@ def signal_of(store: Store, n_times: int, targets: tuple[str, ...]) -> SignalSpe
     Raises
     ------
     DataError
+        As `places_of`.
+    """
+    try:
+        places = places_of(store.montages)
+    except DataError as error:
+        raise DataError(
+            f"{error} in {store.path}; set data.channels to {{class_path: MapChannels}}, or prepare them as separate "
+            "stores."
+        ) from None
+    return SignalSpec(tuple(places), tuple(places.values()), store.sfreq, n_times, targets)
+
+
+def places_of(montages: Iterable[Montage]) -> dict[str, tuple[float, float, float]]:
+    """Position of each channel name of some montages, in order of appearance; NaN where no montage knows it.
+
+    Raises
+    ------
+    DataError
         If two montages place one name more than 1 cm apart.
     """
     places: dict[str, tuple[float, float, float]] = {}
-    for montage in store.montages:
+    for montage in montages:
         for name, xyz in zip(montage.channels, montage.positions.tolist(), strict=True):
             place = (float(xyz[0]), float(xyz[1]), float(xyz[2]))
+            if not np.isfinite(places.get(name, place)).all():
+                places[name] = place
             known = places.setdefault(name, place)
             apart_mm = 1000 * float(np.linalg.norm(np.subtract(known, place)))
-            if apart_mm > 10:
-                raise DataError(
-                    f"montages of {store.path} place channel {name} {apart_mm:.0f} mm apart; set data.channels to "
-                    "{class_path: MapChannels}, or prepare them as separate stores."
-                )
-    return SignalSpec(tuple(places), tuple(places.values()), store.sfreq, n_times, targets)
+            if apart_mm > FARTHEST_SAME_PLACE_MM:
+                raise DataError(f"two montages place channel {name} {apart_mm:.0f} mm apart")
+    return places
 
 
 def channel_rows(store: Store, signal: SignalSpec) -> list[npt.NDArray[np.int64]]:

@@ -1,7 +1,9 @@
 """An encoder of one montage behind an adapter that makes its channels from those of any recording."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
+from math import isfinite
 from typing import Any
 
 import torch
@@ -9,8 +11,11 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from cerebro.encoders.base import Encoder
+from cerebro.errors import ConfigError
 from cerebro.nn.channels import PerceiverChannels
 from cerebro.signal import EEGBatch, SignalSpec
+
+_log = logging.getLogger(__name__)
 
 
 class AdaptedEncoder(Encoder):
@@ -31,6 +36,12 @@ class AdaptedEncoder(Encoder):
         Gives the target montage (``channels`` and ``positions`` in metres): ``cerebro.montage.hbn_129``.
     width, n_heads : int
         As in `PerceiverChannels`.
+
+    Raises
+    ------
+    ConfigError
+        If not one channel of the recordings has a position. Where some have none a line counts them: the adapter tells
+        these by name alone.
     """
 
     def __init__(
@@ -41,6 +52,16 @@ class AdaptedEncoder(Encoder):
         width: int = 64,
         n_heads: int = 4,
     ) -> None:
+        known = zip(signal.channels, signal.positions, strict=True)
+        unknown = [name for name, place in known if not all(map(isfinite, place))]
+        some = f"{', '.join(unknown[:5])}{' and others' * (len(unknown) > 5)}"
+        if len(unknown) == len(signal.channels):
+            raise ConfigError(
+                f"no channel of the recordings has a position ({some}), and AdaptedEncoder asks where they are; "
+                "prepare the store with a montage that places them."
+            )
+        if unknown:
+            _log.warning("%d of %d channels have no position: %s", len(unknown), len(signal.channels), some)
         cap = target()
         places = tuple((float(x), float(y), float(z)) for x, y, z in cap.positions)
         super().__init__(replace(signal, channels=tuple(cap.channels), positions=places))

@@ -35,6 +35,7 @@ from cerebro.training.keep import Keeper, NoBatches, Positioned, ResumableLoader
 from cerebro.training.keys import RunKeys, TrainerKeys
 from cerebro.training.phase import Phase
 from cerebro.training.process import isolated_randomness, peak_memory_mb, restart_peak_memory
+from cerebro.training.score import root_device
 from cerebro.training.seen import check_unseen
 from cerebro.training.stamp import PhaseData, make_stamp, with_participants
 from cerebro.training.tracking import Tracker
@@ -135,6 +136,7 @@ class _Run:
     ) -> None:
         self.phase, self.trainer_keys, self.keys, self.stamp = phase, trainer_keys, keys, stamp
         self.data, self.reports, self.resumed, self.config, self.say = data, reports, resumed, config, say
+        data.for_device(root_device(trainer_keys))
         self.train = Positioned(data.train_dataloader())
         self.val: ResumableLoader = data.val_dataloader() if data.participants("val") else NoBatches()
         self.tracker = Tracker(keys.mlflow, keys.out, say)

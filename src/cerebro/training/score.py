@@ -1,6 +1,7 @@
 """Score or apply a checkpoint: validate, test, predict."""
 
 import logging
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,9 @@ def score_phase(
         phase = build(data.signal)
         check_same_tensors(checkpoint.weights, phase.state_dict(), path, f"all of phase {phase.name!r}")
         phase.load_state_dict(checkpoint.weights)
-        phase.to(root_device(scoring.trainer))
+        device = root_device(scoring.trainer)
+        phase.to(device)
+        data.for_device(device)
         loaders = {"val": data.val_dataloader, "test": data.test_dataloader, "predict": data.predict_dataloader}
         with lock_folder(scoring.out, f"cerebro, scores of {stage}"):
             remove_orphans(scoring.out)
@@ -94,12 +97,14 @@ def score_lines(found: Evaluation) -> list[str]:
 def root_device(keys: TrainerKeys) -> torch.device:
     """Device that the trainer would take."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips; warnings stay
-    trainer = Trainer(
-        accelerator=keys.accelerator,
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+        trainer = Trainer(
+            accelerator=keys.accelerator,
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
     return trainer.strategy.root_device

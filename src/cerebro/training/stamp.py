@@ -8,6 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
+import torch
+
 import cerebro
 from cerebro.signal import SignalSpec
 from cerebro.training.checkpoint import Checkpoint, Stamp
@@ -15,6 +17,7 @@ from cerebro.training.keep import ResumableLoader
 
 UNHASHED = ("out", "overwrite", "allow_seen_participants", "mlflow", "ckpt_path", "config", "checkpoint_every_steps")
 """Keys that do not change what a run computes; paths of stores and sources are replaced by their content hashes."""
+UNHASHED_DATA = ("store", "prefetch_threads")
 
 
 @runtime_checkable
@@ -40,6 +43,9 @@ class PhaseData(Protocol):
 
     def setup(self, stage: str) -> None:
         """Open the store and cut the windows."""
+
+    def for_device(self, device: torch.device) -> None:
+        """Said once, before a loader is asked for: where its batches will go."""
 
     def summary(self) -> str:
         """Participants, windows, what was left out and which labels are missing, in one line."""
@@ -103,9 +109,9 @@ def with_participants(stamp: Stamp, earlier: Stamp) -> Stamp:
 
 
 def config_hash(config: dict[str, Any]) -> str:
-    """SHA-256 of what a resolved config computes: without output keys and without paths of data and sources."""
+    """SHA-256 of what a resolved config computes: without output keys, paths of data and sources, and reading ahead."""
     kept = {key: value for key, value in config.items() if key not in UNHASHED}
-    kept["data"] = {key: value for key, value in config["data"].items() if key != "store"}
+    kept["data"] = {key: value for key, value in config["data"].items() if key not in UNHASHED_DATA}
     init = [{**transfer, "source": ""} for transfer in config["model"].get("init") or []]
     kept["model"] = config["model"] | {"init": init}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
