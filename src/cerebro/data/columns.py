@@ -83,11 +83,12 @@ class Column(Generic[Number]):
         wanted = wanted.astype(np.int64, copy=False)
         if self.runs.is_single and not self.step:
             return np.asarray(self.first[wanted])
-        run, place = self.runs.locate(wanted.reshape(-1))
+        return self.at(*self.runs.locate(wanted.reshape(-1))).reshape(wanted.shape)
+
+    def at(self, run: Ints, place: Ints) -> npt.NDArray[Number]:
+        """Numbers of rows that `Runs.locate` found."""
         found = self.first[run]
-        if self.step:
-            found = found + np.rint(place * self.step).astype(found.dtype)
-        return np.asarray(found).reshape(wanted.shape)
+        return np.asarray(found + np.rint(place * self.step).astype(found.dtype) if self.step else found)
 
     def only(self, chosen: npt.NDArray[np.bool_]) -> "Column[Number]":
         """The runs that are ``chosen`` (Q,), as a column of their own."""

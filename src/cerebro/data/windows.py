@@ -19,6 +19,7 @@ from jaxtyping import Float32, Int16
 from torch import Tensor
 
 from cerebro.data.columns import Column, column_of
+from cerebro.data.gather import gather_counts, gather_microvolts
 from cerebro.data.store import TIME_MAJOR, Store
 from cerebro.errors import DataError
 from cerebro.montage import Montage
@@ -95,6 +96,11 @@ class WindowTable:
 
     def __len__(self) -> int:
         return len(self.recording)
+
+    def places(self, rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+        """``recording`` and ``start`` of ``rows`` (B,) with one look."""
+        located = self.recording.runs.locate(rows)
+        return self.recording.at(*located), self.start.at(*located)
 
     @property
     def recordings(self) -> npt.NDArray[np.int64]:
@@ -185,57 +191,51 @@ class WindowReader:
         self._offset = store.index["offset"].astype(np.int64)
         self._n_channels = store.index["n_channels"].astype(np.int64)
         self._scale = store.index["scale"].astype(np.float32)
-        self._flats = [store.flat(number) for number in range(int(self._shard.max(initial=-1)) + 1)]
-        self._address = np.array([flat.ctypes.data for flat in self._flats], np.int64)
+        flats = [store.flat(number) for number in range(int(self._shard.max(initial=-1)) + 1)]  # mapped by the store
+        self._address = np.array([flat.ctypes.data for flat in flats], np.int64)
         self.bytes_per_window = 2 * table.n_times * int(self._n_channels.max(initial=1))  # at most
 
     def starts(self, rows: npt.NDArray[np.int64], keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """First sample of each window: its place in the table plus the crop that its key draws; (B,)."""
-        starts = self.table.start[rows]
-        if self.table.jitter:
-            draw = uniform(torch.from_numpy(keys), 1, CROP_STREAM)[:, 0].numpy().astype(np.float64)
-            starts = starts + np.floor(draw * (self.table.jitter + 1)).astype(np.int64)
-        return starts
+        return self._cropped(self.table.start[rows], keys)
 
     def read(self, rows: npt.NDArray[np.int64], keys: npt.NDArray[np.int64]) -> Int16[Tensor, "B T C"]:
         """Counts of the windows ``rows`` (B,), which share one montage, in their order."""
-        shard, first, n_channels = self._places(rows, keys)
+        addresses, _, n_channels = self._places(rows, keys)
         out = self._counts.take((len(rows), self.table.n_times, n_channels))
-        # One plain copy per window measured as fast as torch.index_select on a strided view of the shard (0.50 against
-        # 0.54 ms for 128 windows of 129 x 200, one thread), without grouping by shard.
-        n = self.table.n_times * n_channels
-        for window, number, start in zip(out.view(len(rows), -1).numpy(), shard.tolist(), first.tolist(), strict=True):
-            window[:] = self._flats[number][start : start + n]
+        gather_counts(addresses, out.numpy())
         return out
 
     def read_microvolts(self, rows: npt.NDArray[np.int64], keys: npt.NDArray[np.int64]) -> Float32[Tensor, "B C T"]:
         """The same windows in microvolts, channel-major: what `RawBatch.to_microvolts` makes of `read`, to the bit."""
-        from cerebro.data.microvolts import (
-            gather_microvolts,
-        )  # here: compiling it takes a second that a GPU never needs
-
-        shard, first, n_channels = self._places(rows, keys)
+        addresses, recording, n_channels = self._places(rows, keys)
         out = self._microvolts.take((len(rows), n_channels, self.table.n_times))
-        gather_microvolts(self._address[shard] + 2 * first, self._scale[self.table.recording[rows]], out.numpy())
+        gather_microvolts(addresses, self._scale[recording], out.numpy())
         return out
 
     def will_need(self, rows: npt.NDArray[np.int64], keys: npt.NDArray[np.int64]) -> None:
         """Ask the system to fetch the windows ``rows`` (B,) from the disk, all at once; returns before it has."""
-        recording = self.table.recording[rows]
+        recording, start = self.table.places(rows)
         n_channels = self._n_channels[recording]
-        first = self._offset[recording] + self.starts(rows, keys) * n_channels
+        first = self._offset[recording] + self._cropped(start, keys) * n_channels
         self.store.will_need(self._shard[recording], 2 * first, 2 * n_channels * self.table.n_times)
 
     def _places(
         self, rows: npt.NDArray[np.int64], keys: npt.NDArray[np.int64]
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], int]:
-        """Shard (B,), first int16 element in it (B,) and channels of windows; their checksums have been verified."""
-        recording = self.table.recording[rows]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], int]:
+        """Address (B,), recording (B,) and channels of windows; their checksums have been verified."""
+        recording, start = self.table.places(rows)
         n_channels = int(self._n_channels[recording[0]])
         shard = self._shard[recording]
-        first = self._offset[recording] + self.starts(rows, keys) * n_channels
-        self.store.touch(shard, first * 2, 2 * self.table.n_times * n_channels)  # once per page
-        return shard, first, n_channels
+        first_byte = 2 * (self._offset[recording] + self._cropped(start, keys) * n_channels)
+        self.store.touch(shard, first_byte, 2 * self.table.n_times * n_channels)  # once per page
+        return self._address[shard] + first_byte, recording, n_channels
+
+    def _cropped(self, start: npt.NDArray[np.int64], keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        if not self.table.jitter:
+            return start
+        draw = uniform(torch.from_numpy(keys), 1, CROP_STREAM)[:, 0].numpy().astype(np.float64)
+        return start + np.floor(draw * (self.table.jitter + 1)).astype(np.int64)
 
 
 def signal_of(store: Store, n_times: int, targets: tuple[str, ...]) -> SignalSpec:

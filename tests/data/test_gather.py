@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cerebro.data.microvolts import gather_microvolts
+from cerebro.data.gather import gather_counts, gather_microvolts
 
 
 @settings(max_examples=60, deadline=None)
@@ -30,3 +30,16 @@ def test_every_value_that_int16_can_hold_is_exact():
     out = np.empty((1, 16, 4096), np.float32)
     gather_microvolts(np.array([flat.ctypes.data]), np.ones(1, np.float32), out)
     assert np.array_equal(out[0], flat.reshape(4096, 16).T)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 6), st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**31))
+def test_windows_come_out_as_they_are(n_windows, n_times, n_channels, seed):
+    generator = np.random.default_rng(seed)
+    flat = generator.integers(-32768, 32768, 3 * n_windows * n_channels * n_times, dtype=np.int16)
+    first = generator.integers(0, len(flat) - n_channels * n_times + 1, n_windows)
+    out = np.full((n_windows + 2, n_times, n_channels), 7, np.int16)
+    gather_counts(flat.ctypes.data + 2 * first, out[1:-1])
+    for window, start in zip(out[1:-1], first, strict=True):
+        assert np.array_equal(window.ravel(), flat[start : start + n_times * n_channels])
+    assert (out[[0, -1]] == 7).all()

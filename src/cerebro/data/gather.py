@@ -1,18 +1,19 @@
-"""Windows of int16, time-major, wherever they lie in memory -> one batch of float32 microvolts, channel-major.
+"""Windows of int16, time-major, wherever they lie in memory -> one batch: as they are, or as microvolts, channel-major.
 
-The transposition is the work: done value by value it takes five times as long as copying the result. Here a window is
-first copied whole into a buffer that stays in the cache (random pages are cheapest to read in one sweep), then turned
-over in tiles of 16 samples x 8 channels, each in a network of three rounds of interleaved vectors, converted and
-scaled in registers, and written past the cache, which would read every line of the batch before it is overwritten.
-The vectors are written in LLVM's portable form through numba, so that they compile for any processor;
-``tests/data/test_microvolts.py`` holds the kernel equal to NumPy. Figures: ``benchmarks/run.py data``.
+Both are one call without the interpreter's lock, which a training loop in another thread would otherwise be asked for
+once per window. Of microvolts the transposition is the work: done value by value it takes five times as long as copying
+the result. Here a window is first copied whole into a buffer that stays in the cache (random pages are cheapest to read
+in one sweep), then turned over in tiles of 16 samples x 8 channels, each in a network of three rounds of interleaved
+vectors, converted and scaled in registers, and written past the cache, which would read every line of the batch before
+it is overwritten. The vectors are written in LLVM's portable form through numba, so that they compile for any
+processor; ``tests/data/test_gather.py`` holds the kernels equal to NumPy. Figures: ``benchmarks/run.py data``.
 """
 
 from typing import Any, no_type_check
 
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Float32
+from jaxtyping import Float32, Int16
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -27,6 +28,22 @@ TILE_TIMES, TILE_CHANNELS = 16, 8  # 16 float32 are one line of the cache, 8 int
 # Two vectors of two lanes of 8: the first halves of their lanes in turn, and the second halves.
 _LOW = [0, 16, 1, 17, 2, 18, 3, 19, 8, 24, 9, 25, 10, 26, 11, 27]
 _HIGH = [4, 20, 5, 21, 6, 22, 7, 23, 12, 28, 13, 29, 14, 30, 15, 31]
+
+
+def gather_counts(addresses: npt.NDArray[np.int64], out: Int16[ndarray, "B T C"]) -> None:
+    """Fill ``out`` with B windows as they are.
+
+    Parameters
+    ----------
+    addresses : int64 (B,)
+        Where in memory each window begins: T x C int16 values. The caller answers for it that they may be read; nothing
+        is checked here.
+    out : int16 array (B, T, C)
+        Contiguous; overwritten.
+    """
+    assert out.flags.c_contiguous
+    assert len(addresses) == len(out)
+    _copy(np.ascontiguousarray(addresses), out)
 
 
 def gather_microvolts(
@@ -112,6 +129,15 @@ def _finish_streams(typing_context: Any) -> Any:
         builder.fence("seq_cst")
 
     return types.void(), generate
+
+
+@compiled
+@no_type_check
+def _copy(addresses: Any, out: Any) -> None:
+    n_windows, n_times, n_channels = out.shape
+    n_bytes = 2 * n_times * n_channels
+    for b in range(n_windows):
+        _copy_bytes(out.ctypes.data + b * n_bytes, addresses[b], n_bytes)
 
 
 @compiled
