@@ -61,9 +61,15 @@ def in_samples(store: Store, duration_s: float, stride_s: float) -> tuple[int, i
     return n_times, stride
 
 
-def slide(store: Store, chosen: Ints, n_times: int, stride: int) -> tuple[npt.NDArray[np.int32], Ints, int]:
-    """Recording and start of each window that fits, and the number of recordings in which none does."""
-    n_windows = np.maximum((store.index["n_times"].astype(np.int64)[chosen] - n_times) // stride + 1, 0)
+def slide(
+    store: Store, chosen: Ints, n_times: int, stride: int, until: Ints | None = None
+) -> tuple[npt.NDArray[np.int32], Ints, int]:
+    """Recording and start of each window that fits, and the number of recordings in which none does.
+
+    Windows end by sample ``until`` (R,) of their recording, where that is given.
+    """
+    length = (store.index["n_times"].astype(np.int64) if until is None else until)[chosen]
+    n_windows = np.maximum((length - n_times) // stride + 1, 0)
     return np.repeat(chosen, n_windows).astype(np.int32), count_up(n_windows) * stride, int((n_windows == 0).sum())
 
 
