@@ -5,8 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cerebro.data import windows
 from cerebro.data.arrays import write_store
-from cerebro.data.windows import BufferPool, WindowReader, WindowTable, channel_rows, signal_of
+from cerebro.data.windows import BufferPool, WindowReader, WindowTable, channel_rows, check_inside, signal_of
 from cerebro.errors import DataError
 from cerebro.montage import Montage
 from cerebro.randomness import sample_keys
@@ -64,6 +65,15 @@ def test_windows_that_leave_their_recording_are_refused(store):
     for start, jitter in ((451, 0), (-1, 0), (445, 6)):
         with pytest.raises(DataError, match="window 1 leaves its recording a"):
             WindowReader(store, WindowTable(np.zeros(2, np.int32), np.array([0, start]), 50, jitter))
+
+
+def test_a_window_far_down_a_table_of_millions_is_refused_by_its_row(store, monkeypatch):
+    monkeypatch.setattr(windows, "_ROWS_AT_A_TIME", 3)  # rows that are looked at together
+    start = np.zeros(8, np.int64)
+    check_inside(WindowTable(np.zeros(8, np.int32), start, 50), store)
+    start[7] = 10_000
+    with pytest.raises(DataError, match=r"window 7 leaves its recording a \(samples 10000 to 10050"):
+        check_inside(WindowTable(np.zeros(8, np.int32), start, 50), store)
 
 
 def test_channels_are_rows_of_one_list_for_all_montages(store):

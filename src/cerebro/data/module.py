@@ -160,9 +160,8 @@ class EEGData(LightningDataModule):
 
     def participants(self, stage: Stage) -> tuple[str, ...]:
         """Sorted ``corpus:participant`` of everyone with a window on a side."""
-        rows = np.unique(self.store.index["participant"][np.unique(self._table.recording[self._rows[stage]])])
         keys = participant_keys(self.store)
-        return tuple(sorted(keys[row] for row in rows))
+        return tuple(sorted(keys[row] for row in self._with_a_window(stage)))
 
     def recordings(self, stage: Stage) -> dict[str, str]:
         """Hash of the source (SHA-256, 16 digits) -> key, of every recording of the participants of a side.
@@ -170,8 +169,7 @@ class EEGData(LightningDataModule):
         Recordings without a window count too: by any of them a person is known who has another name elsewhere.
         """
         store = self.store
-        rows = np.unique(store.index["participant"][np.unique(self._table.recording[self._rows[stage]])])
-        mine = store.recordings[np.isin(store.index["participant"], rows)]
+        mine = store.recordings[np.isin(store.index["participant"], self._with_a_window(stage))]
         pairs = zip(mine["source_sha256"].astype(str), mine["key"].astype(str), strict=True)
         return {digest[:16]: key for digest, key in pairs if digest}
 
@@ -255,6 +253,12 @@ class EEGData(LightningDataModule):
     def _rows_of(self, side: Stage) -> Rows:
         people = np.asarray(self._store.participants.index.astype(str).isin(getattr(self._sides, side)), bool)
         return np.flatnonzero(people[self._store.index["participant"]][self._table.recording]).astype(np.int64)
+
+    def _with_a_window(self, side: Stage) -> Rows:
+        """Rows of the participants who have a window on a side, ascending."""
+        has_window = np.zeros(len(self.store), bool)
+        has_window[self._table.recording[self._rows[side]]] = True
+        return np.unique(self._store.index["participant"][has_window]).astype(np.int64)
 
     def _some_rows(self, stage: Stage) -> Rows:
         rows = self.rows(stage)

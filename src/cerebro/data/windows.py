@@ -23,6 +23,7 @@ from cerebro.signal import SignalSpec
 
 CROP_STREAM = 1 << 20  # stream of random numbers for the place of a crop; masks and augmentations use small ones
 _N_BUFFERS = 7  # kept for reuse
+_ROWS_AT_A_TIME = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -86,15 +87,18 @@ class WindowTable:
 
 def check_inside(table: WindowTable, store: Store) -> None:
     """Raise DataError if a window or its latest crop leaves its recording: it would read the neighbour's samples."""
-    length = store.index["n_times"].astype(np.int64)[table.recording]
-    outside = np.flatnonzero((table.start < 0) | (table.start + table.jitter + table.n_times > length))
-    if len(outside):
-        row = int(outside[0])
-        key = store.recordings["key"].iloc[int(table.recording[row])]
-        raise DataError(
-            f"window {row} leaves its recording {key} (samples {table.start[row]} to "
-            f"{table.start[row] + table.jitter + table.n_times} of {length[row]}); use shorter windows."
-        )
+    n_times = store.index["n_times"].astype(np.int64)
+    for first in range(0, len(table), _ROWS_AT_A_TIME):  # tens of millions of rows, without copies of all columns
+        rows = slice(first, first + _ROWS_AT_A_TIME)
+        start, length = table.start[rows], n_times[table.recording[rows]]
+        outside = np.flatnonzero((start < 0) | (start + table.jitter + table.n_times > length))
+        if len(outside):
+            at = int(outside[0])
+            key = store.recordings["key"].iloc[int(table.recording[first + at])]
+            raise DataError(
+                f"window {first + at} leaves its recording {key} (samples {start[at]} to "
+                f"{start[at] + table.jitter + table.n_times} of {length[at]}); use shorter windows."
+            )
 
 
 def check_layout(store: Store) -> None:
