@@ -22,6 +22,7 @@ def test_a_column_gives_what_its_numbers_written_out_give(sizes, step, random):
     plain = np.array(written_out(sizes, first, step), np.int64)
     assert len(column) == len(plain)
     assert column[:].tolist() == plain.tolist()
+    assert np.asarray(column).tolist() == plain.tolist()
     assert column[1:].tolist() == plain[1:].tolist()
     rows = np.array([random.randrange(len(plain)) for _ in range(9)] if len(plain) else [], np.int64)
     assert column[rows].tolist() == plain[rows].tolist()

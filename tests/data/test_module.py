@@ -97,6 +97,26 @@ def test_challenge_1_windows_and_response_times_arrive_in_batches(store):
         assert np.allclose(eeg.eeg[0].numpy(), first.T * data.store.lsb_uV)
 
 
+def test_two_names_of_one_person_are_never_a_couple(tmp_path):
+    people = ["A", "B", "C"]
+    film = (Event(1.0, "video_start"), Event(21.0, "video_stop"))
+    known = pd.DataFrame({"same_person_as": [np.nan, "A", np.nan]}, index=pd.Index(people, name="participant_id"))
+    path = write_store(
+        tmp_path / "cohort",
+        {name: np.random.default_rng(at).normal(0, 50, (2, 2200)).astype(np.float32) for at, name in enumerate(people)},
+        CAP,
+        100.0,
+        tasks=dict.fromkeys(people, "ThePresent"),
+        people={name: name for name in people},
+        participants=known,
+        events=dict.fromkeys(people, film),
+    ).path
+    data = data_of(path, FilmWindows(films=("ThePresent",)), ParticipantSplit(0.0), batch_size=4, order="pairs")
+    couples = {tuple(couple) for batch in data.train_dataloader() for couple in batch.participant.view(-1, 2).tolist()}
+    assert {2} < {person for couple in couples for person in couple}
+    assert not {(0, 1), (1, 0)} & couples
+
+
 def test_pairs_arrive_side_by_side_in_training_and_validation(store):
     data = data_of(store, FilmWindows(films=("ThePresent",)), batch_size=8, order="pairs")
     for loader in (data.train_dataloader(), data.val_dataloader()):

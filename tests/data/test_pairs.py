@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cerebro.data.readers.base import Event
+from cerebro.data.readers.hbn_rules import film_events
 from cerebro.data.sampling import PairedOrder, rank_slice
 from cerebro.data.sources import EyesWindows, FilmWindows, TaskPairs
 from cerebro.data.store import EVENT_DTYPE, INDEX_DTYPE, Store
@@ -114,6 +116,16 @@ def test_film_couples_are_two_people_at_the_same_time_of_the_same_film(cohort, s
         assert (film[:, 0] == film[:, 1]).all()
         assert np.abs(moment[:, 0] - moment[:, 1]).max() <= 1  # starts between two samples
         assert len({(a, b) for a, b in zip(film[:, 0], moment.min(axis=1) // 50, strict=True)}) == len(film)
+
+
+def test_a_film_that_the_recording_cuts_off_is_paired_until_its_end():
+    whole = (Event(1.0, "video_start"), Event(204.07, "video_stop"))
+    recorded = [Recorded(f"p{i}", "ThePresent", 210.0, [(e.onset_s, e.name) for e in whole]) for i in range(3)]
+    events, (finding,) = film_events("ThePresent", whole[:1], 100.0, "cut")
+    recorded.append(Recorded("cut", "ThePresent", 100.0, [(e.onset_s, e.name) for e in events]))
+    table, left_out = FilmWindows(films=("ThePresent",)).table(store_without_samples(recorded))
+    assert (finding.rule, left_out) == ("film-without-stop", [])
+    assert np.bincount(table.recording[:]).tolist() == [101, 101, 101, 49]
 
 
 @settings(deadline=None, max_examples=40)
@@ -242,6 +254,25 @@ def test_task_couples_share_the_task_and_every_window_takes_its_turn(n_people, n
     assert max(n.sum() for n in of_task) - min(n.sum() for n in of_task) <= 1
     assert len(order) == max(1, len(table) // batch_size)
     assert table.targets["task"][:].tolist() == [int(name.removeprefix("task")) for name in task]
+
+
+def test_a_task_is_not_paired_by_what_another_task_left_in_its_recording():
+    film = [(1.0, "video_start"), (31.0, "video_stop")]
+    recorded = [
+        Recorded("p0", "RestingState", 60.0, [(2.0, OPEN)]),
+        Recorded("p1", "RestingState", 60.0, [(2.0, OPEN), (20.5, "seqLearning_start"), (40.0, "dot_no1_ON")]),
+        Recorded("p2", "RestingState", 60.0, [(2.0, OPEN), (31.0, "video_start"), (50.0, "seqLearning_start")]),
+        Recorded("p0", "ThePresent", 40.0, film),
+        Recorded("p1", "ThePresent", 40.0),  # the reader dropped the marks of a film of another length
+        Recorded("p2", "DespicableMe", 40.0),  # nobody's recording of it has marks
+        Recorded("p2", "seqLearning6target", 40.0, [(1.0, "seqLearning_start")]),
+    ]
+    table, left_out = TaskPairs().table(store_without_samples(recorded))
+    assert np.bincount(table.recording[:], minlength=7).tolist() == [30, 10, 15, 20, 0, 20, 20]
+    assert [str(one) for one in left_out] == [
+        "1 recordings left out: a film without a start that can be trusted",
+        "35 windows left out: another task began in the recording",
+    ]
 
 
 @settings(deadline=None, max_examples=60)

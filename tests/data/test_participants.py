@@ -47,6 +47,7 @@ def test_numbers_survive_the_file(tmp_path_factory, values):
     [
         ("participant_id\tage\nsub-A\t1\nsub-A\t2\n", r"lists sub-A more than once, with another age each time"),
         ("participant_id\tage\nsub-A\t1\nsub-A\t1\n", r"lists 1 participants more than once \(sub-A\)"),
+        ("participant_id\tage\nsub-A\t1\nsub-a\t2\n", "lists sub-A and sub-a, one name in two spellings"),
         ("participant_id\tage\nn/a\t1\n", "names no participant"),
         ("participant_id\tage\nsub-A\told\n", "column age should hold numbers"),
         ("participant_id\tage\nsub-A\tinf\n", "column age should hold numbers"),

@@ -46,7 +46,7 @@ def test_sliding_windows_fill_each_recording_and_count_the_short_ones(tmp_path):
     assert counted(left_out) == {"shorter than 2 s": 1}
     assert (table.pair[:] == -1).all()
     table, _ = SlidingWindows(2.0, 2.0).table(store)
-    assert np.bincount(table.recording).tolist() == [2, 0, 4]
+    assert np.bincount(table.recording[:]).tolist() == [2, 0, 4]
 
 
 def test_random_crops_come_from_four_second_windows_every_two_seconds(tmp_path):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from cerebro.data.arrays import write_store
 from cerebro.data.columns import Column, Runs, column_of
-from cerebro.data.windows import BufferPool, WindowReader, WindowTable, channel_rows, signal_of
+from cerebro.data.windows import BufferPool, WindowReader, WindowTable, channel_rows, check_inside, signal_of
 from cerebro.errors import DataError
 from cerebro.montage import Montage
 from cerebro.randomness import sample_keys
@@ -67,6 +67,14 @@ def test_windows_that_leave_their_recording_are_refused(store):
             WindowReader(
                 store, WindowTable(column_of(np.zeros(2, np.int32)), column_of(np.array([0, start])), 50, jitter)
             )
+
+
+def test_the_last_window_of_a_run_is_refused_where_it_leaves_its_recording(store):
+    runs = Runs(np.array([0, 10, 1]))
+    recording = Column(runs, np.array([0, 0, 1], np.int32))
+    check_inside(WindowTable(recording, Column(runs, np.array([-9, 0, 0]), step=50), 50), store)
+    with pytest.raises(DataError, match=r"windows 0 to 9 leave their recording a \(samples 1 to 501 of 500\)"):
+        check_inside(WindowTable(recording, Column(runs, np.array([0, 1, 0]), step=50), 50), store)
 
 
 def test_channels_are_rows_of_one_list_for_all_montages(store):

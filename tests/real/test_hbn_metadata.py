@@ -1,5 +1,6 @@
 """The real metadata tree: what is used, repaired and skipped, and signals simulated onto 20 of its recordings."""
 
+import csv
 import json
 import tarfile
 import zlib
@@ -10,9 +11,12 @@ import pandas as pd
 import pytest
 
 from cerebro.data.arrays import write_store
+from cerebro.data.event_table import EventTable
 from cerebro.data.preprocess import Preprocessing, preprocess
 from cerebro.data.readers import HBN
 from cerebro.data.sources import EyesWindows, FilmWindows, RandomCrops, SlidingWindows, StimulusWindows, TaskPairs
+from cerebro.data.stimulus_windows import first_responses
+from cerebro.data.store import EVENT_TICKS_PER_S
 from cerebro.simulate.writers import write_set
 
 PARTICIPANTS = {"R1": 136, "R2": 150, "R3": 184, "R5": 330}
@@ -162,19 +166,40 @@ def test_modes_take_what_they_say_from_four_releases(hbn_metadata, mode):
     assert {rule: n for rule, n in counted(scan).items() if rule in found} == found
 
 
+def response_times(path):
+    """Response time of each answered target of one events.tsv, and the number of its targets: counted anew, by hand."""
+    with open(path, newline="") as file:
+        rows = [row for row in csv.DictReader(file, delimiter="\t") if row["onset"] != "n/a"]
+    times, n_targets, target_s = [], 0, None
+    for row in sorted(rows, key=lambda row: float(row["onset"])):
+        onset_s, name = float(row["onset"]), row["value"]
+        if name in ("left_target", "right_target"):
+            n_targets, target_s = n_targets + 1, onset_s
+        elif name == "contrastTrial_start":
+            target_s = None
+        elif name.endswith("buttonPress") and target_s is not None:
+            times.append(onset_s - target_s)
+            target_s = None
+    return times, n_targets
+
+
 @pytest.mark.slow
 def test_response_times_of_four_releases_are_those_of_the_field(hbn_metadata):
     scan = HBN(hbn_metadata, tasks=("contrastChangeDetection",)).scan(require_signals=False)
-    times, n_targets = [], 0
-    for entry in scan.entries:
-        names = ("left_target", "right_target", "left_buttonPress", "right_buttonPress", "contrastTrial_start")
-        events = [event for event in entry.events if event.name in names]
-        for event, after in zip(events, [*events[1:], None], strict=True):
-            if event.name.endswith("target"):
-                n_targets += 1
-                if after is not None and after.name.endswith("buttonPress"):
-                    times.append(after.onset_s - event.onset_s)
-    assert (n_targets, len(times)) == (46_756, 39_632)
+    names = sorted({event.name for entry in scan.entries for event in entry.events})
+    events = EventTable(
+        np.repeat(np.arange(len(scan.entries), dtype=np.int32), [len(entry.events) for entry in scan.entries]),
+        np.array([round(event.onset_s * EVENT_TICKS_PER_S) for entry in scan.entries for event in entry.events]),
+        np.array([names.index(event.name) for entry in scan.entries for event in entry.events], np.uint32),
+        tuple(names),
+    )
+    target, press = first_responses(events)
+    is_answered = press >= 0
+    times = (events.onset[press] - events.onset[target])[is_answered] / EVENT_TICKS_PER_S
+    counted_anew = [response_times(entry.path.with_name(entry.path.stem[:-3] + "events.tsv")) for entry in scan.entries]
+    assert len(target) == sum(n for _, n in counted_anew) == 46_756
+    assert len(times) == sum(len(found) for found, _ in counted_anew) == 39_632
+    np.testing.assert_allclose(times, np.concatenate([found for found, _ in counted_anew]), atol=1.1e-4)
     np.testing.assert_allclose(np.percentile(times, [5, 50, 95]), [0.932, 1.600, 2.210], atol=1e-3)
 
 
@@ -252,7 +277,7 @@ def test_signals_simulated_onto_20_real_recordings_become_windows_at_the_real_ev
     power = windows(stimulus).std(axis=1)
     assert len(stimulus) > 60
     assert power.min() > 100  # a burst of 200 microvolts from +0.5 s to +2.5 s
-    known = stimulus.targets["response_time"]
+    known = stimulus.targets["response_time"][:]
     assert ((known > 0) & (known < 2.6)).all()
 
     films, _ = FilmWindows().table(store)
@@ -267,7 +292,7 @@ def test_signals_simulated_onto_20_real_recordings_become_windows_at_the_real_ev
 
     eyes, left_out = EyesWindows().table(store)
     assert left_out == []
-    closed = eyes.targets["eyes_closed"]
+    closed = eyes.targets["eyes_closed"][:]
     cycles = [entry for entry in scan.entries if entry.task == "RestingState"]
     assert len(np.unique(eyes.recording)) == len(cycles) == 4
     assert 4 * 5 * 19 - 5 <= (closed == 1).sum() <= 4 * 5 * 19  # five times 38 s after the margin

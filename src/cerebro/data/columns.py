@@ -85,6 +85,10 @@ class Column(Generic[Number]):
             return np.asarray(self.first[wanted])
         return self.at(*self.runs.locate(wanted.reshape(-1))).reshape(wanted.shape)
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        """All numbers, for NumPy's functions."""
+        return self[:] if dtype is None else self[:].astype(dtype)
+
     def at(self, run: Ints, place: Ints) -> npt.NDArray[Number]:
         """Numbers of rows that `Runs.locate` found."""
         found = self.first[run]

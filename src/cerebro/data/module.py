@@ -20,7 +20,7 @@ from cerebro.data.mixture_split import sides_of
 from cerebro.data.sampling import Codes, FixedOrder, Order, PairedOrder, ShuffledOrder, evenly_spaced
 from cerebro.data.sequences import reader_of
 from cerebro.data.sources import WindowSource
-from cerebro.data.splits import ParticipantSplit
+from cerebro.data.splits import ParticipantSplit, person_numbers
 from cerebro.data.store import Store
 from cerebro.data.targets import resolve
 from cerebro.data.windows import Omission, WindowTable
@@ -49,7 +49,7 @@ class EEGData(LightningDataModule):
         Windows of a batch, over all processes together.
     order : {"shuffled", "pairs"}
         ``pairs``: batches of couples of different people with the same ``pair`` (film and time, state, task: see the
-        window sources), each of one montage, in validation too.
+        window sources), each of one montage, in validation too; two names of one person are no couple.
     batches_per_epoch : int
         Length of an epoch; 0 = every training window once.
     max_eval_windows : int
@@ -285,6 +285,11 @@ class EEGData(LightningDataModule):
     def _participant(self, rows: Ints) -> Ints:
         return np.asarray(self._store.index["participant"][self._table.recording[rows]], np.int64)
 
+    def _person(self, rows: Ints) -> Ints:
+        """Number of the person of each row: someone with two names is never paired with themselves."""
+        person = person_numbers(self._store.participants, self._store.recordings)
+        return np.asarray(person[self._participant(rows)])
+
     def _of_recording(self, numbers: npt.NDArray[np.integer], rows: Rows) -> Codes:
         """A number of each recording (R,) for each of ``rows``, in their form."""
         if isinstance(rows, Column):
@@ -334,7 +339,7 @@ class EEGData(LightningDataModule):
             self._member(rows)[:],
             self._montage(rows)[:],
             self._table.pair[rows],
-            self._participant(rows),
+            self._person(rows),
             list(self._shares),
             weights,
             self.batch_size,
@@ -353,7 +358,7 @@ class EEGData(LightningDataModule):
         return PairedOrder(
             rows,
             self._table.pair[rows],
-            self._participant(rows),
+            self._person(rows),
             self.batch_size,
             batches_per_epoch,
             self.seed,

@@ -76,11 +76,14 @@ def read_people(path: Path, participant_column: str = "participant_id") -> tuple
         )
     place = table.columns.index(participant_column)
     rows: dict[str, tuple[str, ...]] = {}
+    spelled: dict[str, str] = {}
     repeated: dict[str, None] = {}
     for at, row in enumerate(table.rows):
         person = row[place]
         if is_missing(person):
             raise DataError(f"{path} data row {at + 1} names no participant; fill or remove the row.")
+        if (other := spelled.setdefault(person.casefold(), person)) != person:
+            raise DataError(f"{path} lists {other} and {person}, one name in two spellings; keep one of them.")
         first = rows.setdefault(person, row)
         if first is not row:
             repeated[person] = None

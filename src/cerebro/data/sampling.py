@@ -218,7 +218,7 @@ class PairedOrder(Order):
         montage = np.zeros(len(rows), np.int64) if montage is None else montage
         found = [
             _Couples(rows[here], pair[here], participant[here], batch_size // 2, seed, has_few_pairs)
-            for here in (montage == code for code in np.unique(montage))
+            for here in (montage == code for code in _codes(montage))
         ]
         self._couples = [couples for couples in found if couples.batches_per_sweep]
         if not self._couples:
@@ -259,17 +259,18 @@ class _Couples:
         seed: int,
         has_few_pairs: bool,
     ) -> None:
-        usable = pair >= 0
-        order = np.lexsort((rows[usable], participant[usable], pair[usable]))  # by pair, then participant, then row
-        rows_sorted, who, code = rows[usable][order], participant[usable][order], pair[usable][order]
-        new_pair = np.diff(code, prepend=-1) != 0
-        new_person = new_pair | (np.diff(who, prepend=-1) != 0)
+        usable = np.flatnonzero(pair >= 0)
+        # By pair, then participant, then row. What stays is 4 bytes per window, and 4 per person's run of windows.
+        order = usable[np.lexsort((rows[usable], participant[usable], pair[usable]))]
+        small = np.int32 if max(len(rows), int(rows.max(initial=0))) < 2**31 else np.int64
+        self._rows = rows[order].astype(small)
+        new_pair = _changes(pair[order])
+        new_person = new_pair | _changes(participant[order])
         first, size = _runs(new_pair)
         n_people = np.add.reduceat(new_person.astype(np.int64), first) if len(first) else np.empty(0, np.int64)
         shared = n_people >= 2
         self.seed = seed
-        self._rows = rows_sorted
-        self._person_first, self._person_size = (np.repeat(x, _runs(new_person)[1]) for x in _runs(new_person))
+        self._person_first = np.append(np.flatnonzero(new_person), len(order)).astype(small)
         self._first, self._size = first[shared], size[shared]
         self.n_usable = int(self._size.sum())
         self.n_couples = n_couples
@@ -294,12 +295,14 @@ class _Couples:
         first, size = self._first[ids], self._size[ids]
         offset = sample_keys(self.seed, 0, ids).view(np.uint64) % size.astype(np.uint64)  # where the turns begin
         anchor = first + (offset.astype(np.int64) + turn % size * self._stride[ids]) % size
-        mine, n_mine = self._person_first[anchor], self._person_size[anchor]
+        run = np.searchsorted(self._person_first, anchor.astype(self._person_first.dtype), side="right")  # no copy
+        mine = self._person_first[run - 1].astype(np.int64)
+        n_mine = self._person_first[run].astype(np.int64) - mine
         keys = sample_keys(self.seed, sweep, count if self.has_few_pairs else ids)
         draw = splitmix64(keys.view(np.uint64)) % (size - n_mine).astype(np.uint64)
         positive = first + draw.astype(np.int64)
         positive += np.where(positive >= mine, n_mine, 0)  # step over the anchor's own windows
-        return self._rows[np.stack([anchor, positive], axis=1).ravel()], sweep
+        return self._rows[np.stack([anchor, positive], axis=1).ravel()].astype(np.int64), sweep
 
 
 def _coprime_strides(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -321,6 +324,18 @@ def _too_few_pairs(n_found: int, batch_size: int, has_few_pairs: bool) -> str:
         f"different ones; set data.batch_size to at most {2 * n_found} or choose windows with pairs (FilmWindows) and "
         "more participants."
     )
+
+
+def _codes(montage: npt.NDArray[np.integer]) -> Ints:
+    """Montages that occur, ascending; without the sorted copy that `numpy.unique` makes."""
+    return np.flatnonzero(np.bincount(montage)).astype(np.int64) if len(montage) else np.empty(0, np.int64)
+
+
+def _changes(values: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+    """Where a value differs from the one before it; True at the first."""
+    changes = np.ones(len(values), bool)
+    np.not_equal(values[1:], values[:-1], out=changes[1:])
+    return changes
 
 
 def _runs(is_first: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

@@ -1,8 +1,11 @@
 """Windows over whole recordings: at a fixed stride, as random crops, with a label of the recording, paired by task."""
 
 import numpy as np
+import numpy.typing as npt
 
-from cerebro.data.columns import Column
+from cerebro.data.columns import Column, Ints
+from cerebro.data.event_table import events_of
+from cerebro.data.film_windows import FILMS
 from cerebro.data.store import Store
 from cerebro.data.window_source import (
     WindowSource,
@@ -18,6 +21,8 @@ from cerebro.data.windows import Omission, WindowTable
 from cerebro.errors import ConfigError, check_positive
 
 LABEL_PREFIX = "label/"  # columns of Store.recordings that hold labels of recordings
+# Events of other tasks in recordings that run on into them, as 52 of 799 rests in four releases of HBN-EEG do.
+OTHER_TASKS = {"RestingState": ("video_start", "seqLearning_start")}
 
 
 class SlidingWindows(WindowSource):
@@ -146,6 +151,9 @@ class TaskPairs(WindowSource):
     A positive is a window of another person in the same task, a negative one of another task. So two tasks at least
     are needed. The target ``task`` is the place of the task among ``tasks``.
 
+    A rest ends where another task begins in its recording (``OTHER_TASKS``). A film without a start is left out where
+    other recordings of that film have one: the reader has found that it is not what its name says.
+
     Parameters
     ----------
     duration_s, stride_s : float
@@ -167,7 +175,14 @@ class TaskPairs(WindowSource):
         """Windows that fit, from the first sample on, paired by the task of their recording."""
         chosen, left_out = of_tasks(store, self.tasks)
         n_times, stride = in_samples(store, self.duration_s, self.stride_s)
-        runs = slide(store, chosen, n_times, stride)
+        until, is_film_without_start = _other_tasks(store)
+        left_out += counted(
+            int(is_film_without_start[chosen].sum()), "recordings", "a film without a start that can be trusted"
+        )
+        chosen = chosen[~is_film_without_start[chosen]]
+        runs = slide(store, chosen, n_times, stride, until)
+        n_behind = len(slide(store, chosen, n_times, stride)) - len(runs)
+        left_out += counted(n_behind, "windows", "another task began in the recording")
         left_out += too_short(runs, self.duration_s)
         task = store.recordings["task"].astype(str).to_numpy(dtype=object)[chosen]
         names = self.tasks or tuple(sorted(set(task)))
@@ -182,3 +197,17 @@ class TaskPairs(WindowSource):
             targets={"task": Column(runs, place)},
         )
         return not_empty(table, left_out, store, self), left_out
+
+
+def _other_tasks(store: Store) -> tuple[Ints, npt.NDArray[np.bool_]]:
+    """Sample at which another task begins in each recording, or its end, (R,); films without their start, (R,)."""
+    events = events_of(store)
+    task = store.recordings["task"].to_numpy(dtype=object)
+    until = store.index["n_times"].astype(np.int64)
+    for name, marks in OTHER_TASKS.items():
+        other = events.only(events.is_one_of(marks) & (task == name)[events.recording])
+        np.minimum.at(until, other.recording, other.onset_sample(store.sfreq))
+    has_start = np.zeros(len(store.index), bool)
+    has_start[events.recording[events.is_one_of(["video_start"])]] = True
+    films = [name for name in FILMS if has_start[task == name].any()]
+    return until, np.isin(task.astype(str), films) & ~has_start

@@ -249,6 +249,13 @@ def people_of(participants: pd.DataFrame, recordings: pd.DataFrame) -> dict[str,
     return {members[0]: members for members in groups.values()}
 
 
+def person_numbers(participants: pd.DataFrame, recordings: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """Number of the person behind each participant (P,): names of one person (`people_of`) have the same; -1 = none."""
+    people = people_of(participants, recordings).values()
+    number = {name: at for at, names in enumerate(people) for name in names}
+    return np.array([number.get(name, -1) for name in participants.index.astype(str)], np.int64)
+
+
 def _stratum(column: pd.Series) -> npt.NDArray[np.int64]:
     """Number of the stratum of each row; a missing value is stratum -1."""
     if pd.api.types.is_numeric_dtype(column) and column.nunique() > _MAX_CATEGORIES:

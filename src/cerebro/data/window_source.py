@@ -59,9 +59,13 @@ def in_samples(store: Store, duration_s: float, stride_s: float) -> tuple[int, i
     return n_times, stride
 
 
-def slide(store: Store, chosen: Ints, n_times: int, stride: int) -> Runs:
-    """Windows that fit each of the ``chosen`` recordings, from its first sample on: a run each."""
-    return Runs(np.maximum((store.index["n_times"].astype(np.int64)[chosen] - n_times) // stride + 1, 0))
+def slide(store: Store, chosen: Ints, n_times: int, stride: int, until: Ints | None = None) -> Runs:
+    """Windows that fit each of the ``chosen`` recordings, from its first sample on: a run each.
+
+    Windows end by sample ``until`` (R,) of their recording, where that is given.
+    """
+    length = (store.index["n_times"].astype(np.int64) if until is None else until)[chosen]
+    return Runs(np.maximum((length - n_times) // stride + 1, 0))
 
 
 def too_short(runs: Runs, duration_s: float) -> list[Omission]:

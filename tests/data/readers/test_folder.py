@@ -1,5 +1,7 @@
 """The folder reader: names say what was recorded, a table says who."""
 
+import json
+
 import mne
 import numpy as np
 import pytest
@@ -224,6 +226,21 @@ def test_a_missing_events_table_is_counted_and_a_damaged_one_fails_its_recording
         (finding,) = [finding for finding in scan.findings if finding.severity == "failed"]
         assert message in finding.detail
         assert "\n" not in finding.detail
+
+
+def test_a_rate_that_contradicts_the_sidecar_fails_and_one_that_only_differs_is_counted(tmp_path):
+    (entry,) = bids(tmp_path, "").entries
+    reader, n_times = Folder(tmp_path, "mine", pattern="*.bdf"), signal().shape[1]
+    sidecar = tmp_path / "sub-A_task-x_eeg.json"
+    sidecar.write_text(json.dumps({"SamplingFrequency": 500, "RecordingDuration": n_times / 100}))
+    assert [(f.severity, f.rule) for f in reader.load(entry).findings][1:] == [("repaired", "sampling-rate-differs")]
+    sidecar.write_text(json.dumps({"SamplingFrequency": 25, "RecordingDuration": n_times / 25}))
+    with pytest.raises(Skip, match="100 Hz in the signal, 25 Hz in the sidecar") as skip:
+        reader.load(entry)
+    assert skip.value.finding.severity == "failed"
+    sidecar.write_text("[]")
+    with pytest.raises(DataError, match="holds no JSON object"):
+        reader.load(entry)
 
 
 def test_annotations_of_a_file_are_events_and_a_file_that_cannot_be_opened_fails_alone(tmp_path):

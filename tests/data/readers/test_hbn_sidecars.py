@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cerebro.data.readers import HBN, Skip
-from cerebro.data.readers.hbn_sidecars import rate_finding
+from cerebro.data.readers.bids_sidecar import rate_finding
 from cerebro.errors import DataError
 from cerebro.montage import hbn_129
 from cerebro.simulate.writers import write_set

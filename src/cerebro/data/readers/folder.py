@@ -10,6 +10,7 @@ import pandas as pd
 
 from cerebro.data.participants import read_participants
 from cerebro.data.readers.base import Entry, Finding, Reader, Recording, Scan, Skip
+from cerebro.data.readers.bids_sidecar import compare_with_sidecar
 from cerebro.data.readers.events_file import annotations, bids_events
 from cerebro.data.readers.signal_file import read_signal
 from cerebro.data.readers.table_file import TableFormat, is_table, read_table_file, table_events
@@ -24,7 +25,8 @@ class Folder(Reader):
     """Recordings below one folder; what a recording is stands in its name, who was recorded in a table.
 
     Names below are paths relative to ``root``, with ``/`` and without suffix. Demographics come from the table of
-    participants alone: those in a file's header are often wrong (in nearly all files of PhysioNet's eegmat).
+    participants alone: those in a file's header are often wrong (in nearly all files of PhysioNet's eegmat). A BIDS
+    sidecar ``*_eeg.json`` beside a signal is compared with it in rate and duration (`compare_with_sidecar`).
 
     Parameters
     ----------
@@ -212,6 +214,7 @@ class Folder(Reader):
             recording = read_table_file(entry.path, self.table, self.montage(), self.reference, entry.key)
         else:
             recording = read_signal(entry.path, self.montage(), self.reference, entry.key)
+            compare_with_sidecar(recording, entry.path, entry.key)
         duration_s = recording.eeg.shape[1] / recording.sfreq
         if duration_s < self.min_duration_s:
             detail = f"{duration_s:g} s, shorter than {self.min_duration_s:g} s"

@@ -6,15 +6,10 @@ Every defect of the real data is met by a rule that is named, counted and listed
 from pathlib import Path
 
 from cerebro.data.readers.base import Entry, Finding, Reader, Recording, Scan, Skip
+from cerebro.data.readers.bids_sidecar import compare_with_sidecar
 from cerebro.data.readers.hbn_files import Copies, release_folders, release_name
 from cerebro.data.readers.hbn_modes import TASKS, Mode, tasks_of
 from cerebro.data.readers.hbn_scan import TreeScan, too_few_channels, too_short
-from cerebro.data.readers.hbn_sidecars import (
-    DURATION_TOLERANCE_S,
-    rate_finding,
-    read_json,
-    sidecar_number,
-)
 from cerebro.data.readers.signal_file import read_signal
 from cerebro.errors import check_one_of, check_positive
 from cerebro.montage import Montage, hbn_129
@@ -107,22 +102,5 @@ class HBN(Reader):
         if n_electrodes < n_montage:
             detail = f"{n_electrodes} of {n_montage} electrodes; stored with those that are there"
             recording.findings.append(Finding("electrodes-missing", "repaired", entry.key, detail))
-        sidecar = entry.path.with_suffix(".json")
-        if sidecar.exists():
-            self._compare_with_sidecar(recording, read_json(sidecar), duration_s, entry.key)
+        compare_with_sidecar(recording, entry.path, entry.key)
         return recording
-
-    def _compare_with_sidecar(
-        self, recording: Recording, sidecar: dict[str, object], duration_s: float, key: str
-    ) -> None:
-        """Count a rate or a duration that differs; raise Skip where the rate makes the events' times doubtful."""
-        said_s = sidecar_number(sidecar, "RecordingDuration")
-        said_hz = sidecar_number(sidecar, "SamplingFrequency")
-        found = rate_finding(key, recording.sfreq, said_hz, duration_s, said_s)
-        if found is not None and found.severity == "failed":
-            raise Skip(found)
-        if found is not None:
-            recording.findings.append(found)
-        if abs(said_s - duration_s) > DURATION_TOLERANCE_S:  # False where unknown
-            detail = f"{duration_s:.1f} s in the signal, {said_s:.1f} s in the sidecar; the signal is used"
-            recording.findings.append(Finding("duration-differs", "repaired", key, detail))

@@ -18,11 +18,12 @@ START, STOP = "video_start", "video_stop"
 def film_events(
     film: str, events: tuple[Event, ...], duration_s: float, where: str
 ) -> tuple[tuple[Event, ...], list[Finding]]:
-    """Events of a film run with exactly one trusted start and stop, or with none.
+    """Events of a film run with exactly one trusted start and at most one stop, or with neither.
 
     A recording may hold several films, a film that was broken off, or another film than its name says. The start is
-    trusted whose stop comes after the film's own length; where there is none, the start and stop events go, so that the
-    recording still serves pretraining and yields no film pair.
+    trusted whose stop comes after the film's own length, and a single start without stop in a recording that ends
+    before the film would; no stop is made up for it, as that would look like a film of another length. Where there is
+    no such start, the start and stop events go, so that the recording still serves pretraining and yields no film pair.
 
     Parameters
     ----------
@@ -51,12 +52,9 @@ def film_events(
         return _sorted([*others, *whole[0]]), findings
     is_cut_off = len(marks) == 1 and not duration_s > marks[0].onset_s + length + FILM_TOLERANCE_S
     if is_cut_off:
-        stop = marks[0].onset_s + length if math.isnan(duration_s) else min(marks[0].onset_s + length, duration_s)
-        detail = f"no stop; the film ends with the recording after {stop - marks[0].onset_s:.0f} of {length:.0f} s"
-        return (
-            _sorted([*others, marks[0], Event(stop, STOP)]),
-            [Finding("film-without-stop", "repaired", where, detail)],
-        )
+        lasted = "" if math.isnan(duration_s) else f" after {min(duration_s - marks[0].onset_s, length):.0f}"
+        detail = f"no stop; the film ends with the recording{lasted} of {length:.0f} s"
+        return _sorted([*others, *marks]), [Finding("film-without-stop", "repaired", where, detail)]
     seen = ", ".join(f"{b.onset_s - a.onset_s:.1f}" for a, b in runs) or "no"
     detail = f"{film} lasts {length:g} s, found {seen} s between start and stop; kept without film pairs"
     return tuple(others), [Finding("film-length", "repaired", where, detail)]

@@ -8,10 +8,11 @@ import pandas as pd
 
 from cerebro.data.participants import ALSO_IN, with_names
 from cerebro.data.readers.base import Entry, Event, Finding, Scan, Severity
+from cerebro.data.readers.bids_sidecar import read_json, sidecar_number
 from cerebro.data.readers.hbn_files import SIGNAL_SUFFIXES, RecordingFiles, ReleaseFolder, is_task_cell, recording_files
 from cerebro.data.readers.hbn_modes import FACTORS, Mode, left_out_by_mode
 from cerebro.data.readers.hbn_rules import FILM_SECONDS, contrast_change_findings, film_events, resting_findings
-from cerebro.data.readers.hbn_sidecars import EventsFile, read_channels, read_events, read_json, sidecar_number
+from cerebro.data.readers.hbn_sidecars import EventsFile, read_channels, read_events
 from cerebro.errors import DataError
 from cerebro.montage import hbn_129
 from cerebro.progress import progress

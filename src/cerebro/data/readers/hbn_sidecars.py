@@ -1,6 +1,5 @@
 """What stands beside an HBN-EEG signal: JSON sidecars, channels.tsv, events.tsv and the authors' quality tables."""
 
-import json
 import math
 import re
 from dataclasses import dataclass
@@ -8,11 +7,11 @@ from functools import lru_cache
 from pathlib import Path
 
 from cerebro.data.readers.base import Event, Finding
+from cerebro.data.readers.bids_sidecar import DURATION_TOLERANCE_S, read_json
 from cerebro.data.tables import is_missing, number, parse_table, read_table
 from cerebro.errors import DataError
 from cerebro.montage import canonical_names, hbn_129
 
-DURATION_TOLERANCE_S = 1.0
 ORIGINAL_SFREQ = 500.0  # Hz; the quality tables count samples at this rate
 _QUALITY = re.compile(r"(?P<cell>[A-Za-z0-9]+(?:_[0-9]+)?)_quality_table\.tsv")
 
@@ -63,32 +62,10 @@ class EventsFile:
     dropped: dict[str, int]
 
 
-def read_json(path: Path) -> dict[str, object]:
-    """Content of a sidecar; DataError in one line if it is no JSON object."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is no valid JSON ({error}); replace it by a whole copy.") from None
-    if not isinstance(content, dict):
-        raise DataError(f"{path} holds no JSON object; replace it by a whole copy.")
-    return content
-
-
 def task_sidecar(folder: Path, task: str) -> dict[str, object]:
     """Sidecar of all recordings of a task; empty where there is none."""
     path = folder / f"task-{task}_eeg.json"
     return read_json(path) if path.exists() else {}
-
-
-def sidecar_number(sidecar: dict[str, object], field_name: str) -> float:
-    """Value of a sidecar field; NaN where it is absent, ``n/a`` or no number."""
-    value = sidecar.get(field_name)
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return math.nan
-    try:
-        return number(str(value))
-    except ValueError:
-        return math.nan
 
 
 def read_channels(path: Path) -> Channels:
@@ -177,34 +154,6 @@ def quality_tables(folder: Path) -> tuple[dict[tuple[str, str], Quality], list[F
             where, detail = f"{folder.parent.name}/{folder.name}/{path.name}", f"not used: {error}"
             findings.append(Finding("quality-table-damaged", "repaired", where, " ".join(detail.split())))
     return found, findings
-
-
-def rate_finding(key: str, signal_hz: float, sidecar_hz: float, signal_s: float, sidecar_s: float) -> Finding | None:
-    """What to make of a sidecar that names another sampling rate than its signal; None where they agree.
-
-    Onsets of events are in seconds, so a wrong rate moves them all. The duration decides whom to believe: where the
-    signal's own rate gives the sidecar's duration, the sidecar was not amended when the signal was resampled, and the
-    recording is used at the signal's rate. Otherwise the signal's rate may be the wrong one, no event can be trusted,
-    and the recording fails.
-
-    Parameters
-    ----------
-    key : str
-        Key of the recording.
-    signal_hz, sidecar_hz : float
-        Rates; ``sidecar_hz`` is NaN where the sidecar says nothing.
-    signal_s, sidecar_s : float
-        Durations: samples by the signal's rate, and ``RecordingDuration`` (NaN if unknown).
-    """
-    if not abs(signal_hz - sidecar_hz) > 1e-3 * signal_hz:  # None where unknown
-        return None
-    seen = f"{signal_hz:g} Hz in the signal, {sidecar_hz:g} Hz in the sidecar"
-    if abs(signal_s - sidecar_s) <= DURATION_TOLERANCE_S:
-        detail = f"{seen}; the signal's rate gives the sidecar's {sidecar_s:.1f} s and is used"
-        return Finding("sampling-rate-differs", "repaired", key, detail)
-    said = "says no duration" if math.isnan(sidecar_s) else f"says {sidecar_s:.1f} s"
-    detail = f"{seen}, which {said} where the signal's rate gives {signal_s:.1f} s; correct the wrong one"
-    return Finding("sampling-rate-differs", "failed", key, detail)
 
 
 def _seconds(cell: str, path: Path) -> float:
