@@ -153,7 +153,7 @@ def _seal_if_changed(
             continue
         recordings.append(record.stored(entry, path, byte_offset))
 
-    report = _report(recordings, [finding for _, _, finding in found], failures, recipe.plan.sfreq)
+    report = _report(recordings, [finding for _, _, finding in found], recipe.plan.sfreq)
     stored = {recording.key for recording in recordings}
     report = replace(report, verified=count_verified(reader, [entry for entry in scan.entries if entry.key in stored]))
     if not recordings:
@@ -178,9 +178,11 @@ def _seal_if_changed(
     return report
 
 
-def _report(
-    recordings: Sequence[StoredRecording], findings: Sequence[Finding], failures: Sequence[Finding], sfreq: float
-) -> BuildReport:
+def _report(recordings: Sequence[StoredRecording], findings: Sequence[Finding], sfreq: float) -> BuildReport:
+    reasons: dict[str, list[str]] = {}
+    for finding in sorted(findings, key=lambda finding: (finding.where, finding.detail)):
+        if finding.severity == "failed":
+            reasons.setdefault(finding.where, []).append(finding.detail)
     concerned = {
         severity: len({finding.where for finding in findings if finding.severity == severity})
         for severity in ("repaired", "skipped", "failed")
@@ -198,7 +200,7 @@ def _report(
         clipped_samples=sum(recording.clipped for recording in recordings),
         n_bytes=sum(recording.piece.n_bytes for recording in recordings),
         failed_share=concerned["failed"] / max(concerned["failed"] + len(recordings), 1),
-        failures={failure.where: failure.detail for failure in sorted(failures, key=lambda failure: failure.where)},
+        failures={where: "; ".join(details) for where, details in reasons.items()},
     )
 
 
