@@ -10,6 +10,8 @@ import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import pandas as pd
@@ -179,14 +181,11 @@ def _seal_if_changed(
 
 
 def _report(recordings: Sequence[StoredRecording], findings: Sequence[Finding], sfreq: float) -> BuildReport:
-    reasons: dict[str, list[str]] = {}
-    for finding in sorted(findings, key=lambda finding: (finding.where, finding.detail)):
-        if finding.severity == "failed":
-            reasons.setdefault(finding.where, []).append(finding.detail)
     concerned = {
         severity: len({finding.where for finding in findings if finding.severity == severity})
         for severity in ("repaired", "skipped", "failed")
     }
+    failures = sorted((one.where, one.detail) for one in findings if one.severity == "failed")
     return BuildReport(
         read=len(recordings),
         repaired=concerned["repaired"],
@@ -200,7 +199,10 @@ def _report(recordings: Sequence[StoredRecording], findings: Sequence[Finding], 
         clipped_samples=sum(recording.clipped for recording in recordings),
         n_bytes=sum(recording.piece.n_bytes for recording in recordings),
         failed_share=concerned["failed"] / max(concerned["failed"] + len(recordings), 1),
-        failures={where: "; ".join(details) for where, details in reasons.items()},
+        failures={
+            where: "; ".join(dict.fromkeys(detail for _, detail in of))
+            for where, of in groupby(failures, itemgetter(0))
+        },
     )
 
 
