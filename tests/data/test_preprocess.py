@@ -117,7 +117,13 @@ def test_infinities_that_cancel_are_found():
 
 @pytest.mark.parametrize(
     ("scale", "likely"),
-    [(1e-6, "volts or millivolts"), (1e-3, "volts or millivolts"), (1e4, "unscaled counts"), (1e6, "unscaled counts")],
+    [
+        (1e-6, "volts or millivolts"),
+        (1e-3, "volts or millivolts"),
+        (500.0, "microvolts that are called mV"),  # 4 microvolts in the band, called millivolts
+        (1e4, "unscaled counts"),
+        (1e6, "unscaled counts"),
+    ],
 )
 def test_another_unit_than_microvolts_is_refused(scale, likely):
     with pytest.raises(DataError, match=likely):

@@ -1,5 +1,6 @@
 """Muse headbands: tables through the folder reader, windows through the Parquet reader, the same samples in both."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,15 +10,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cerebro.cli.main import main
 from cerebro.cli.prepare import read_config
+from cerebro.data import ChannelSequences
 from cerebro.data.build import build
 from cerebro.data.preprocess import Preprocessing
-from cerebro.data.readers import Folder, ParquetWindows
+from cerebro.data.readers import Folder
 from cerebro.data.readers.table_file import TableFormat
+from cerebro.data.sequences import SequenceReader
 from cerebro.data.store import Store
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "data" / "muse.yaml"
-LENGTH, SFREQ = 2048, 256.0
+WINDOWS = CONFIG.with_name("parquet_windows.yaml")
+LENGTH, SFREQ, UV_PER_COUNT = 2048, 256.0, 0.48828125
 ELECTRODES = ("AF7", "AF8", "TP9", "TP10")
 
 
@@ -112,35 +117,48 @@ def test_a_few_runs_make_a_store_at_100_hz_without_their_offsets(cueing, tmp_pat
         assert store.recordings["clipped"].iloc[number] == 0
 
 
-def test_windows_of_8_seconds_hold_the_samples_of_the_runs(cueing, tmp_path):
-    """The same runs, unfiltered, as tables and as Parquet windows: the same store but for its layout and offsets."""
-    entries = cueing.scan().entries[:4]
-    whole = {}
-    for number, entry in enumerate(entries):
-        recording = cueing.load(entry)
-        n = recording.eeg.shape[1] // LENGTH
-        whole[f"{entry.participant}_run-{entry.session}"] = recording.eeg[:, : n * LENGTH]
-        cut = recording.eeg[:, : n * LENGTH].reshape(4, n, LENGTH)
-        rows = [
-            {
-                "Participant": entry.participant,
-                "Run": int(entry.session),
-                "parent_window_id": window,
-                "sub_window_id": 0,
-                "window_start": 8.0 * window,
-                "window_end": 8.0 * window + 8.0,
-                **{name: cut[channel, window] for channel, name in enumerate(recording.channels)},
-            }
-            for window in range(n)
-        ]
-        table = pa.Table.from_pandas(pd.DataFrame(rows))
-        pq.write_table(table, tmp_path / f"run{number}.parquet", write_page_checksum=True)
-    plan = Preprocessing(sfreq=SFREQ, highpass_hz=0.0, lowpass_hz=100.0)
-    report = build(ParquetWindows(tmp_path, "muse", pattern="*.parquet"), plan, tmp_path / "store")
-    assert (report.read, report.failed, report.clipped_samples) == (4, 0, 0)
+def test_windows_of_8_seconds_of_every_run_become_sequences_with_the_samples_of_its_file(shared_data, tmp_path):
+    """Every run of 8 s or more as Parquet windows, unfiltered, against the counts that pandas reads from its file."""
+    whole, people = {}, {}
+    (tmp_path / "windows").mkdir()
+    for number, path in enumerate(sorted((shared_data / "muse").glob("*/*.parquet"))):
+        task, (person, run) = path.parent.name, re.findall(r"^sub-(\d+)_.*_run-(.*)$", path.stem)[0]
+        counts = pd.read_parquet(path, columns=list(ELECTRODES)).to_numpy()
+        n = len(counts) // LENGTH
+        person, run = f"{task}{person}", f"{path.stem[-30:]}"
+        whole[f"{person}_run-{run}"] = counts[: n * LENGTH].T * UV_PER_COUNT
+        people[person] = float(int(re.sub(r"\D", "", person)) % 2)
+        names = ("Participant", "Run") if number % 2 else ("participant", "run")
+        columns = {
+            names[0]: [person] * n,
+            names[1]: [run] * n,
+            "parent_window_id": np.arange(n) // 4,
+            "sub_window_id": np.arange(n) % 4,
+            "window_start": 8.0 * np.arange(n),
+            "window_end": 8.0 * np.arange(n) + 8.0,
+        }
+        for name, samples in zip(ELECTRODES, whole[f"{person}_run-{run}"], strict=True):
+            columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(samples), LENGTH)
+        table = pa.table(columns).take(np.roll(np.arange(n), number % 3))  # some in order, some not
+        pq.write_table(table, tmp_path / "windows" / f"{number}.parquet", write_page_checksum=True)
+    table = tmp_path / "people.tsv"
+    table.write_text("participant_id\tremission\n" + "".join(f"{person}\t{x:g}\n" for person, x in people.items()))
+    typed = {"root": tmp_path / "windows", "participants": table}
+    overrides = [word for key, value in typed.items() for word in (f"--reader.init_args.{key}", str(value))]
+    assert main(["prepare", str(WINDOWS), "--out", str(tmp_path / "store"), *overrides]) == 0
+
     store = Store.open(tmp_path / "store")
     assert store.verify() == []
-    assert list(store.recordings["key"]) == sorted(whole)
-    for number, key in enumerate(sorted(whole)):
-        stored = store.samples(number).T * store.lsb_uV + store.offsets_uV(number)[:, None]
-        np.testing.assert_allclose(stored, whole[key], atol=store.lsb_uV / 2 + 1e-3)
+    assert sorted(store.recordings["key"]) == sorted(whole)
+    assert len(whole) == len(list((shared_data / "muse").glob("*/*.parquet"))) > 120
+    assert store.participants["remission"].to_dict() == people
+    sequences, _ = ChannelSequences().table(store)
+    rows = SequenceReader(store, sequences)
+    where = {key: number for number, key in enumerate(store.recordings["key"])}
+    for key, samples in whole.items():
+        own = np.flatnonzero(sequences.recording == where[key])
+        assert [store.montages[0].channels[channel] for channel in sequences.channel[own]] == list(ELECTRODES)
+        counts = rows.read(own, np.zeros(len(own), np.int64)).numpy()[:, :, 0]
+        assert (sequences.n_valid[own] == samples.shape[1]).all()
+        kept = counts * store.lsb_uV + store.offsets_uV(where[key])[:, None]
+        np.testing.assert_allclose(kept, samples, atol=store.lsb_uV / 2 + 1e-3, err_msg=key)

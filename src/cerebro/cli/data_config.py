@@ -13,7 +13,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_s
 from cerebro.cli.messages import one_line
 from cerebro.data.preprocess import Preprocessing
 from cerebro.data.readers.base import Reader
-from cerebro.errors import ConfigError, check_between
+from cerebro.errors import ConfigError
 from cerebro.montage import is_electrode_file
 from cerebro.yaml_safety import check_yaml
 
@@ -85,7 +85,11 @@ def read_config(path: Path, overrides: Sequence[str] = (), options: Sequence[str
         known = _known_keys(parser, path) if overrides else list(parser.get_defaults().keys())
         readers = [reader.__name__ for reader in Reader.__subclasses__()]
         raise ConfigError(f"{place}: {one_line('prepare', str(error), [*known, *options], readers)}") from None
-    check_between("max_failed_share", made.max_failed_share, -1e-9, 1)
+    if not 0 <= made.max_failed_share <= 1:
+        raise ConfigError(
+            f"max_failed_share={made.max_failed_share:g} is no share; set max_failed_share between 0 (none may fail) "
+            "and 1 (all may)."
+        )
     return PrepareConfig(made.reader, made.preprocessing, made.lsb_uV, made.max_failed_share)
 
 

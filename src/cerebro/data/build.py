@@ -10,6 +10,8 @@ import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import pandas as pd
@@ -153,7 +155,7 @@ def _seal_if_changed(
             continue
         recordings.append(record.stored(entry, path, byte_offset))
 
-    report = _report(recordings, [finding for _, _, finding in found], failures, recipe.plan.sfreq)
+    report = _report(recordings, [finding for _, _, finding in found], recipe.plan.sfreq)
     stored = {recording.key for recording in recordings}
     report = replace(report, verified=count_verified(reader, [entry for entry in scan.entries if entry.key in stored]))
     if not recordings:
@@ -178,13 +180,12 @@ def _seal_if_changed(
     return report
 
 
-def _report(
-    recordings: Sequence[StoredRecording], findings: Sequence[Finding], failures: Sequence[Finding], sfreq: float
-) -> BuildReport:
+def _report(recordings: Sequence[StoredRecording], findings: Sequence[Finding], sfreq: float) -> BuildReport:
     concerned = {
         severity: len({finding.where for finding in findings if finding.severity == severity})
         for severity in ("repaired", "skipped", "failed")
     }
+    failures = sorted((one.where, one.detail) for one in findings if one.severity == "failed")
     return BuildReport(
         read=len(recordings),
         repaired=concerned["repaired"],
@@ -198,7 +199,10 @@ def _report(
         clipped_samples=sum(recording.clipped for recording in recordings),
         n_bytes=sum(recording.piece.n_bytes for recording in recordings),
         failed_share=concerned["failed"] / max(concerned["failed"] + len(recordings), 1),
-        failures={failure.where: failure.detail for failure in sorted(failures, key=lambda failure: failure.where)},
+        failures={
+            where: "; ".join(dict.fromkeys(detail for _, detail in of))
+            for where, of in groupby(failures, itemgetter(0))
+        },
     )
 
 

@@ -20,8 +20,9 @@ from cerebro.dsp.levels import levels, mean_square
 from cerebro.errors import DataError
 
 # Root mean square of the median channel, filtered, in microvolts. EEG has 1 to 200 in any state, amplifier noise alone
-# 0.3; values in volts or millivolts lie below, raw counts and nanovolts far above.
-LEAST_PLAUSIBLE_UV, MOST_PLAUSIBLE_UV = 0.1, 1e4
+# 0.3, and the worst of 104 runs of a dry headband 228. Values in volts or millivolts lie below, nanovolts, raw counts
+# and microvolts that are called millivolts above; what lies above fits no store's range either (1,638 by default).
+LEAST_PLAUSIBLE_UV, MOST_PLAUSIBLE_UV = 0.1, 2e3
 SHORTEST_JUDGED_S = 1.0  # in less, it says nothing
 RAILED_SHARE = 0.01  # of the samples, at the two extremes together
 FEWEST_RAILED = 10  # samples; in a second of signal a hundredth may be chance
@@ -102,7 +103,11 @@ def check_scale(recording: Recording, channels: Channels, eeg: Float32[ndarray, 
         raise DataError(f"all {len(size)} channels never change; the recording holds no signal, leave it out.")
     typical = float(np.median(live))
     if not LEAST_PLAUSIBLE_UV <= typical <= MOST_PLAUSIBLE_UV:
-        likely = "volts or millivolts" if typical < LEAST_PLAUSIBLE_UV else "nanovolts or unscaled counts"
+        likely = (
+            "volts or millivolts"
+            if typical < LEAST_PLAUSIBLE_UV
+            else "nanovolts or unscaled counts, or microvolts that are called mV"
+        )
         raise DataError(
             f"the median channel has a standard deviation of {typical:.3g} between {LEAST_PLAUSIBLE_UV:g} and "
             f"{MOST_PLAUSIBLE_UV:g} expected microvolts; the values look like {likely}: correct the unit in the file's "

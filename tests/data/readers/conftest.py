@@ -2,13 +2,17 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from cerebro.data import spread
+from cerebro.data.pieces import Outcome, make_piece
+from cerebro.data.readers import Entry
+from cerebro.data.spread import Work
 from cerebro.montage import hbn_129
 from cerebro.simulate.writers import write_set
 
@@ -107,3 +111,18 @@ def release(tmp_path: Path) -> Callable[..., Release]:
         return Release(tmp_path / "hbn" / name, number)
 
     return make
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Keys of the recordings that builds open, which work in this process as long as the test lasts."""
+    keys: list[str] = []
+
+    def run(work: Work, entries: Iterable[Entry], jobs: int) -> Iterator[Outcome]:
+        for entry in entries:
+            outcome = make_piece(work.recipe, entry, work.available.get(entry.key, ()), work.staging)
+            keys.extend([] if outcome.known else [entry.key])
+            yield outcome
+
+    monkeypatch.setattr(spread, "run_in_children", run)
+    return keys

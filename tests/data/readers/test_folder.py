@@ -6,6 +6,8 @@ import mne
 import numpy as np
 import pytest
 
+from cerebro.data.build import build
+from cerebro.data.preprocess import Preprocessing
 from cerebro.data.readers import Event, Folder, Skip
 from cerebro.errors import ConfigError, DataError
 from cerebro.simulate.writers import write_bdf
@@ -259,3 +261,39 @@ def test_annotations_of_a_file_are_events_and_a_file_that_cannot_be_opened_fails
     assert (finding.rule, finding.where) == ("unusable-events", "sub-C_raw")
     assert "\n" not in finding.detail
     assert all(not entry.events for entry in Folder(tmp_path, "mine", pattern="*.fif").scan().entries)
+
+
+def test_a_link_that_leads_nowhere_is_skipped_by_rule_and_listed_with_a_plan(folder):
+    (folder / "recordings/P01_2.bdf").unlink()
+    (folder / "recordings/P01_2.bdf").symlink_to(folder / "not_fetched")
+    scan = reader(folder).scan()
+    assert [entry.key for entry in scan.entries] == ["P01_1", "P02_1", "P02_2"]
+    assert ("signal-missing", "skipped", "P01_2") in [(f.rule, f.severity, f.where) for f in scan.findings]
+    for events in ("none", "annotations"):
+        assert len(reader(folder, events=events).scan(require_signals=False).entries) == 4
+
+
+def test_other_people_tasks_and_labels_need_no_signal_again(folder, opened):
+    plan = Preprocessing(sfreq=50.0, lowpass_hz=20.0)
+    for person in ("P01", "P02"):
+        write_bdf(folder / f"recordings/{person}_1.bdf", signal(seed=10 + int(person[1:])), CHANNELS, 100.0)
+    (folder / "recordings/P02_2.bdf").unlink()
+    build(reader(folder, participants=None, tasks={}, labels={}), plan, folder / "store")
+    assert opened == ["P01_1", "P01_2", "P02_1"]
+    report = build(reader(folder, events="annotations"), plan, folder / "store")
+    assert (report.failed, report.tasks) == (0, {"arithmetic": 1, "rest": 2})
+    assert len(opened) == 3
+    build(reader(folder, reference="average"), plan, folder / "store")
+    assert len(opened) == 6
+
+
+def test_what_a_scan_finds_unusable_is_listed_by_name_with_its_reason(folder):
+    (folder / "recordings/P01_1_events.tsv").write_text("onset\tduration\n1\t0\n")
+    (folder / "recordings/P01_1.bdf").rename(folder / "recordings/P01_1_eeg.bdf")
+    write_bdf(folder / "recordings/P02_1.bdf", signal(seed=5), CHANNELS, 100.0)
+    (folder / "recordings/P02_2.bdf").unlink()
+    mine = reader(folder, tasks={"_1": "rest", "_2": "arithmetic"}, labels={}, events="bids")
+    report = build(mine, Preprocessing(sfreq=50.0, lowpass_hz=20.0), folder / "store")
+    assert (report.read, report.failed) == (2, 1)
+    assert "needs columns onset and trial_type or value" in report.failures["P01_1_eeg"]
+    assert "failed    P01_1_eeg: " in report.table()

@@ -179,7 +179,10 @@ def test_a_wrong_cell_of_a_recordings_name_is_one_line(tmp_path, change, message
         (lambda row: row.update(AF7=np.full(LENGTH, np.nan, "f4")), r"window 1/0: channel AF7 has missing"),
         (lambda row: row.update(AF7=[np.inf] + [0.0] * 63), r"window 1/0: channel AF7 holds NaN or infinite"),
         (lambda row: row.update(TP10=row["TP10"][:-1]), r"window 1/0: channel TP10 has another number of samples"),
-        (lambda row: row.update(parent_window_id=0), r"window 0/0 \(parent/sub\) of P1_run-1 more than once"),
+        (
+            lambda row: row.update(parent_window_id=0),
+            r"window 0/0 \(parent/sub\) of P1_run-1 more than once \(1 rows too many\)",
+        ),
         (lambda row: row.update(sub_window_id=0.5), r"column sub_window_id holds 0\.5, no whole number"),
         (lambda row: row.update(window_start=None), r"column window_start has a missing or infinite value"),
     ],
@@ -317,6 +320,110 @@ def test_labels_that_contradict_each_other_fail_their_participant_and_missing_on
         ("label-missing", "repaired", "P3_run-1"),
     ]
     assert scan.participants["remission"].isna().tolist() == [True, False, True]
+
+
+def test_a_table_of_participants_gives_labels_of_people(tmp_path):
+    for person in ("P1", "P2"):
+        write(tmp_path / f"{person}.parquet", windows(person))
+    table = tmp_path / "participants.tsv"
+    table.write_text("participant_id\tRemission\tage\tsex\nP1\t1\t30\tF\nP3\t0\t50\tM\n")
+    scan = reader(tmp_path, participants=table).scan()
+    assert [(f.rule, f.severity, f.where) for f in scan.findings] == [
+        ("participant-not-listed", "repaired", "P2"),
+        ("participant-without-recording", "skipped", "P3"),
+    ]
+    assert list(scan.participants.columns) == ["remission", "age", "sex"]
+    np.testing.assert_array_equal(scan.participants.loc["P1"], [1, 30, 1])
+    assert scan.participants.loc["P2"].isna().all()
+    assert [dict(entry.labels) for entry in scan.entries] == [{}, {}]
+
+
+def test_a_table_and_rows_that_disagree_fail_their_participant(tmp_path):
+    for person, label in (("P1", 0), ("P2", 1), ("P3", 1), ("P4", None)):
+        write(tmp_path / f"{person}.parquet", [row | {"remission": label} for row in windows(person)])
+    table = tmp_path / "people.csv"
+    table.write_text("who,remission\nP1,1\nP2,1\nP3,n/a\nP4,0\n")
+    scan = reader(tmp_path, participants=table, participant_column="who").scan()
+    failed = [finding for finding in scan.findings if finding.severity == "failed"]
+    assert [(f.rule, f.where) for f in failed] == [("label-contradiction", "P1")]
+    assert failed[0].detail == "remission is 0 in rows of participant P1 and 1 in people.csv; make them agree"
+    assert [entry.participant for entry in scan.entries] == ["P2", "P3", "P4"]
+    np.testing.assert_array_equal(scan.participants["remission"], [np.nan, 1, 1, 0])
+
+
+@pytest.mark.parametrize(
+    ("head", "cells", "message"),
+    [
+        ("id,remission", "P1,2", "column remission holds 2.0, expected 0, 1 or n/a"),
+        ("id,remission", "P1,yes", "column remission holds 'yes', expected 0, 1 or n/a"),
+        ("id,remission,Remission", "P1,1,1", "columns remission and Remission, which mean the same"),
+        ("who,remission", "P1,1", "has no column 'id'"),
+    ],
+)
+def test_a_table_of_participants_that_does_not_fit_is_one_line(tmp_path, head, cells, message):
+    write(tmp_path / "a.parquet", windows())
+    (tmp_path / "people.csv").write_text(f"{head}\n{cells}\n")
+    with pytest.raises(DataError, match=message) as error:
+        reader(tmp_path, participants=tmp_path / "people.csv", participant_column="id").scan()
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_without_channels_that_the_others_have_is_counted(tmp_path):
+    for person in ("P1", "P2", "P3"):
+        frame = pd.DataFrame(windows(person))
+        write(tmp_path / f"{person}.parquet", frame.drop(columns="AF8") if person == "P2" else frame)
+    (finding,) = reader(tmp_path).scan().findings
+    assert (finding.rule, finding.severity, finding.where) == ("channels-differ", "repaired", "P2.parquet")
+    assert finding.detail == "has no AF8, unlike 2 of 3 files; kept with its own"
+    assert reader(tmp_path).scan().entries[1].participant == "P2"
+    (finding,) = reader(tmp_path, ignore_columns=("tp10",), pattern="P[23].parquet").scan().findings
+    assert finding.detail == "has no AF8, unlike 1 of 2 files; kept with its own"
+    frame = pd.DataFrame(windows("P2")).rename(columns={"AF7": "af7"})
+    write(tmp_path / "P2.parquet", frame.assign(T3=frame["af7"]))
+    (finding,) = reader(tmp_path).scan().findings
+    assert finding.detail == "has also T7, unlike 2 of 3 files; kept with its own"
+
+
+def test_times_that_run_back_or_do_not_fit_the_samples_are_counted(tmp_path):
+    rows = windows(lengths=[LENGTH] * 5 + [40])
+    rows[2].update(window_start=1.0, window_end=3.0)
+    rows[4].update(window_end=rows[4]["window_end"] + 9)
+    write(tmp_path / "a.parquet", rows)
+    recording = load(tmp_path)
+    (finding,) = [finding for finding in recording.findings if finding.rule == "window-times"]
+    assert finding.severity == "repaired"
+    assert finding.detail == (
+        "of 6 windows 1 start before the one before them and 1 do not last as long as their samples; kept in the order "
+        "of their ids"
+    )
+    np.testing.assert_array_equal(recording.eeg[0, 2 * LENGTH : 3 * LENGTH], rows[2]["AF7"])
+    assert [segment.start_s for segment in recording.segments] == [0.0, 2.0, 1.0, 6.0, 8.0, 10.0]
+
+
+def test_windows_that_overlap_or_leave_gaps_keep_their_times_and_are_no_finding(tmp_path):
+    rows = windows()
+    for number, row in enumerate(rows):
+        start = number * 1.0 + 60 * (number > 3)  # half of each window is that of the one before; then a minute's gap
+        row.update(window_start=start, window_end=start + LENGTH / SFREQ)
+    write(tmp_path / "a.parquet", rows)
+    recording = load(tmp_path)
+    assert recording.findings == []
+    assert [segment.start_s for segment in recording.segments] == [0.0, 1.0, 2.0, 3.0, 64.0, 65.0]
+    np.testing.assert_array_equal(recording.eeg[0], np.concatenate([row["AF7"] for row in rows]))
+
+
+def test_labels_of_a_table_need_no_samples_again_and_a_failed_file_is_listed_with_its_reason(tmp_path, opened):
+    write(tmp_path / "in/P1.parquet", windows("P1"))
+    write(tmp_path / "in/P2.parquet", [row | {"Remission": 7} for row in windows("P2")])
+    report = build(reader(tmp_path / "in"), PLAN, tmp_path / "store")
+    assert (report.read, report.failed) == (1, 1)
+    assert "column Remission holds 7, expected 0 or 1" in report.failures["P2.parquet"]
+    assert "failed    P2.parquet: " in report.table()
+    (tmp_path / "people.csv").write_text("participant_id,remission\nP1,1\n")
+    report = build(reader(tmp_path / "in", participants=tmp_path / "people.csv"), PLAN, tmp_path / "store")
+    assert (report.read, report.failed) == (1, 1)
+    assert list(Store.open(tmp_path / "store").participants["remission"]) == [1.0]
+    assert opened == ["P1_run-1"]
 
 
 def test_runs_and_participants_may_be_text_or_numbers(tmp_path):

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from cerebro.cli.prepare import read_config
 from cerebro.data.preprocess import Preprocessing, preprocess
 from cerebro.data.readers import TUH, Skip
+from cerebro.data.readers.edf import read_header, read_microvolts
+from cerebro.data.readers.tuh_channels import choose_channels, settle_doubles
 from cerebro.data.readers.tuh_people import read_patient_field
 from cerebro.data.splits import ParticipantSplit
 from cerebro.errors import ConfigError, DataError
@@ -129,6 +131,16 @@ def test_electrodes_of_another_reference_or_rate_or_unit_are_dropped_and_counted
         "unit-missing",
         "rate-differs",
     ]
+
+
+def test_samples_are_read_in_the_montages_order_and_not_copied_to_get_it(tmp_path):
+    path = write_edf(tmp_path / "a.edf", full()[::-1])
+    header, montage = read_header(path), TUH(tmp_path).montage()
+    choice = choose_channels(header, montage, "", "a")
+    eeg = read_microvolts(header, choice.picks)
+    settled, names, _ = settle_doubles(eeg, choice.names, montage, "a")
+    assert settled is eeg
+    assert list(names) == sorted(NAMES, key=montage.channels.index)
 
 
 def test_two_labels_of_one_electrode(tmp_path):
@@ -250,6 +262,18 @@ def test_paths_give_patient_session_part_and_labels_and_strangers_are_counted(tm
     assert sorted(rules(scan.findings)) == ["layout-unknown", "signal-missing"]
     assert len(TUH(tmp_path).scan(require_signals=False).entries) == 4
     assert list(scan.participants.columns) == ["release_number"]
+
+
+def test_subsets_behind_links_are_read_too(tmp_path):
+    write_edf(tmp_path / "disk" / OLD.format("aaaaaaab"), [noise("ECG")])
+    write_edf(tmp_path / "tuh" / OLD.format("aaaaaaaa"), [noise("ECG")])
+    (tmp_path / "tuh/subset").symlink_to(tmp_path / "disk", target_is_directory=True)
+    (tmp_path / "AAREADME").write_text("text")
+    (tmp_path / "tuh/AAREADME").symlink_to(tmp_path / "AAREADME")
+    (tmp_path / "tuh/unmounted").symlink_to(tmp_path / "other_disk", target_is_directory=True)
+    scan = TUH(tmp_path / "tuh").scan()
+    assert [entry.participant for entry in scan.entries] == ["aaaaaaaa", "aaaaaaab"]
+    assert [(f.rule, f.where) for f in scan.findings] == [("signal-missing", "unmounted")]
 
 
 def test_a_patient_of_train_and_eval_is_counted_and_held_out_with_all_recordings(tmp_path):

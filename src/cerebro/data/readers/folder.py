@@ -12,12 +12,14 @@ from cerebro.data.participants import read_participants
 from cerebro.data.readers.base import Entry, Finding, Reader, Recording, Scan, Skip
 from cerebro.data.readers.bids_sidecar import compare_with_sidecar
 from cerebro.data.readers.events_file import annotations, bids_events
+from cerebro.data.readers.found_files import files_below
 from cerebro.data.readers.signal_file import read_signal
 from cerebro.data.readers.table_file import TableFormat, is_table, read_table_file, table_events
 from cerebro.errors import ConfigError, DataError, check_exists, check_positive
 from cerebro.montage import Montage, hbn_129, standard_1005
 
 MONTAGES = {"standard_1005": standard_1005, "hbn_129": hbn_129}
+WHO_AND_WHAT = ("participants", "participant_column", "participant_from", "session_from", "run_from", "tasks", "labels")
 Value = TypeVar("Value", str, float)
 
 
@@ -70,6 +72,8 @@ class Folder(Reader):
         If a regular expression cannot be used or ``name`` is no plain word.
     """
 
+    scan_only = (*WHO_AND_WHAT, "pattern", "events")
+
     def __init__(
         self,
         root: Path,
@@ -115,7 +119,7 @@ class Folder(Reader):
         return MONTAGES[self._montage]()
 
     def scan(self, require_signals: bool = True) -> Scan:
-        """List the recordings by name; see `Reader.scan`. ``require_signals`` changes nothing: only files are listed.
+        """List the recordings by name; see `Reader.scan`.
 
         Raises
         ------
@@ -123,7 +127,7 @@ class Folder(Reader):
             If folder, table or every recording is absent, or two values of a label match one name.
         """
         check_exists(self.root, f"folder of data set {self.corpus}", "set root to the folder of the recordings.")
-        paths = sorted(path for path in self.root.glob(self.pattern) if path.is_file())
+        paths = files_below(self.root, self.pattern)
         if not paths:
             raise DataError(f"{self.root} holds no file {self.pattern}; set root or pattern.")
         if self.table is None and any(map(is_table, paths)):
@@ -134,6 +138,9 @@ class Folder(Reader):
             )
         findings: list[Finding] = []
         named = [entry for path in paths if (entry := self._entry(path, findings)) is not None]
+        absent = {entry.key for entry in named if not entry.path.exists()} if require_signals else set()
+        findings += [Finding("signal-missing", "skipped", key, "a link that leads nowhere") for key in absent]
+        named = [entry for entry in named if entry.key not in absent]
         twice = sorted(key for key, n in Counter(entry.key for entry in named).items() if n > 1)
         if twice:
             raise DataError(f"{self.root} holds {twice[0]} under two suffixes; narrow pattern={self.pattern!r}.")
@@ -182,14 +189,16 @@ class Folder(Reader):
 
     def _with_events(self, entries: list[Entry], findings: list[Finding]) -> list[Entry]:
         """Entries with their events; those whose events cannot be read are left out as failed."""
-        in_files = [e.path for e in entries if self.events == "annotations" and not is_table(e.path)]
+        in_files = [
+            e.path for e in entries if self.events == "annotations" and not is_table(e.path) and e.path.exists()
+        ]
         marks = dict(zip(in_files, annotations(in_files), strict=True))
         kept = []
         for entry in entries:
             events, problem = marks.get(entry.path, ((), ""))
             try:
                 if self.table is not None and is_table(entry.path):
-                    events = table_events(entry.path, self.table)
+                    events = table_events(entry.path, self.table) if entry.path.exists() else ()
                 elif self.events == "bids":
                     found = bids_events(entry.path)
                     if found is None:

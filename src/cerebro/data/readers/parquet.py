@@ -7,27 +7,28 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
 
 from cerebro.data.readers.base import Entry, Finding, Reader, Recording, Scan, Segment
+from cerebro.data.readers.found_files import files_below
+from cerebro.data.readers.windows_channels import differing_channels, electrode_columns, named_channels
 from cerebro.data.readers.windows_file import (
     FIXED,
     LABEL,
+    Recordings,
     Rows,
     batches,
     fixed_columns,
     integers,
-    is_list,
-    is_number,
     lists,
     numbers,
     open_parquet,
     read_columns,
     recordings_of,
 )
+from cerebro.data.readers.windows_people import people_of, read_table_of_people
 from cerebro.errors import ConfigError, DataError, check_exists, check_positive
-from cerebro.montage import Montage, canonical_names, hbn_129, standard_1005
+from cerebro.montage import Montage, hbn_129, standard_1005
 
 MONTAGES = {"standard_1005": standard_1005, "hbn_129": hbn_129}
 MICROVOLTS = {"uV": 1.0, "mV": 1e3, "V": 1e6}
@@ -70,12 +71,19 @@ class ParquetWindows(Reader):
         Reference of the recordings.
     ignore_columns : tuple of str
         Columns of lists that are no electrodes and are to be left out.
+    participants : Path or None
+        ``.csv`` or ``.tsv`` table, one row per person: ``remission``, age, sex and other columns become labels of the
+        person. A ``remission`` in the rows must agree with it.
+    participant_column : str
+        Its column that names the person.
 
     Raises
     ------
     ConfigError
         If ``name`` is no plain word or a number is not positive.
     """
+
+    scan_only = ("pattern", "task", "participants", "participant_column")
 
     def __init__(
         self,
@@ -90,6 +98,8 @@ class ParquetWindows(Reader):
         montage: Literal["standard_1005", "hbn_129"] = "standard_1005",
         reference: Literal["Cz", "average", "linked-ears", "unknown"] = "unknown",
         ignore_columns: tuple[str, ...] = (),
+        participants: Path | None = None,
+        participant_column: str = "participant_id",
     ) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
             raise ConfigError(f"name={name!r} must be one plain word; set name to letters, digits, dash or underscore.")
@@ -105,6 +115,8 @@ class ParquetWindows(Reader):
         self.task = task
         self.reference = reference
         self.ignore_columns = tuple(ignore_columns)
+        self.participants = None if participants is None else Path(participants)
+        self.participant_column = participant_column
         self._montage = montage
 
     def montage(self) -> Montage:
@@ -114,20 +126,24 @@ class ParquetWindows(Reader):
     def scan(self, require_signals: bool = True) -> Scan:
         """List the recordings from the columns that name them; see `Reader.scan`. No channel is read.
 
-        A file whose columns cannot be used, a recording that stands in two files and a participant with two labels are
-        findings, and the rest goes on.
+        A file whose columns cannot be used, a recording that stands in two files, a participant with two labels and a
+        file that lacks channels which the others have are findings, and the rest goes on.
 
         Raises
         ------
         DataError
-            If the folder is absent or holds no file.
+            If the folder is absent or holds no file, or the table of participants cannot be used.
         """
         check_exists(self.root, f"folder of data set {self.corpus}", "set root to the folder of the Parquet files.")
-        paths = sorted(path for path in self.root.glob(self.pattern) if path.is_file())
+        paths = files_below(self.root, self.pattern)
         if not paths:
             raise DataError(f"{self.root} holds no file {self.pattern}; set root or pattern.")
+        table = None
+        if self.participants is not None:
+            table = read_table_of_people(self.participants, self.participant_column)
         findings: list[Finding] = []
-        found: dict[tuple[str, str], list[tuple[Path, set[float], bool]]] = {}
+        found: dict[tuple[str, str], list[tuple[Path, Recordings]]] = {}
+        channels: dict[str, frozenset[str]] = {}
         for path in paths:
             where = path.relative_to(self.root).as_posix()
             try:
@@ -139,22 +155,27 @@ class ParquetWindows(Reader):
             if n_broken:
                 detail = f"rows of {n_broken} of {len(listed.rows)} recordings do not stand together; sorted"
                 findings.append(Finding("rows-unsorted", "repaired", where, detail))
+            channels[where] = named_channels(listed.list_columns, self.montage(), self.ignore_columns)
             for pair in listed.rows:
-                found.setdefault(pair, []).append((path, listed.labels[pair], listed.has_labels))
-        people = _people(found)
-        contradicted = {person for person, values in people.items() if len(values) > 1}
-        for person in sorted(contradicted):
-            detail = f"{LABEL} is 0 and 1 in rows of participant {person}; make them agree"
-            findings.append(Finding("label-contradiction", "failed", person, detail))
+                found.setdefault(pair, []).append((path, listed))
+        findings += differing_channels(channels)
+        in_rows: dict[str, set[float]] = {}
+        for pair, places in found.items():
+            in_rows.setdefault(pair[0], set()).update(*(listed.labels[pair] for _, listed in places))
+        has_labels = any(listed.has_labels for places in found.values() for _, listed in places)
+        name = "" if self.participants is None else self.participants.name
+        participants, contradicted, counted = people_of(in_rows, has_labels, table, name)
+        findings += counted
         entries = []
         for (person, run), places in sorted(found.items()):
             key = f"{person}_run-{run.removeprefix('run-')}"
-            path, values, has_labels = places[0]
+            path, listed = places[0]
+            values = listed.labels[person, run]
             if len(places) > 1:
-                names = " and ".join(place.relative_to(self.root).as_posix() for place, _, _ in places[:2])
+                names = " and ".join(place.relative_to(self.root).as_posix() for place, _ in places[:2])
                 findings.append(Finding("recording-in-two-files", "failed", key, f"its windows stand in {names}"))
             elif person not in contradicted:
-                if has_labels and not values:
+                if listed.has_labels and not values:
                     findings.append(Finding("label-missing", "repaired", key, f"no {LABEL} in its rows"))
                 number = re.fullmatch(r"(?:run-?)?(\d+)", run)
                 entries.append(
@@ -168,11 +189,6 @@ class ParquetWindows(Reader):
                         part=f"{person}\t{run}",
                     )
                 )
-        participants = pd.DataFrame(index=pd.Index(sorted(people), name="participant_id", dtype=object))
-        if any(has_labels for places in found.values() for _, _, has_labels in places):
-            participants[LABEL] = [
-                next(iter(people[person])) if len(people[person]) == 1 else np.nan for person in sorted(people)
-            ]
         return Scan(entries, findings, participants)
 
     def load(self, entry: Entry) -> Recording:
@@ -187,7 +203,7 @@ class ParquetWindows(Reader):
         """
         file = open_parquet(entry.path)
         columns = fixed_columns(file, entry.path)
-        channels = self._channels(file, entry.path)
+        channels = electrode_columns(file, self.montage(), self.ignore_columns, entry.path)
         rows = recordings_of(entry.path).rows.get((entry.participant, entry.part.rpartition("\t")[2]))
         if rows is None:
             raise DataError(f"{entry.path} holds no windows of {entry.key}; run `cerebro prepare` again.")
@@ -203,7 +219,7 @@ class ParquetWindows(Reader):
         if len(twice):
             raise DataError(
                 f"{entry.path} holds window {parent[twice[0]]}/{sub[twice[0]]} (parent/sub) of {entry.key} more than "
-                f"once, as {len(twice)} windows in all; keep one row of each."
+                f"once ({len(twice)} rows too many); keep one row of each window."
             )
         n_misplaced = int(np.count_nonzero(order != np.arange(len(order))))
         if n_misplaced:
@@ -214,7 +230,14 @@ class ParquetWindows(Reader):
         names = [f"{p}/{s}" for p, s in zip(parent, sub, strict=True)]
         eeg, lengths = self._windows(file, channels, place, names, entry.path)
         starts, stops = starts[order], stops[order]
-        self._check_times(stops - starts, lengths, entry)
+        n_odd = self._check_times(stops - starts, lengths, entry)
+        n_back = int((np.diff(starts) < 0).sum())
+        if n_odd or n_back:
+            detail = (
+                f"of {len(starts)} windows {n_back} start before the one before them and {n_odd} do not last as long "
+                "as their samples; kept in the order of their ids"
+            )
+            findings.append(Finding("window-times", "repaired", entry.key, detail))
         n_valid = np.minimum(lengths, self.window_length)
         for rule, n in (
             ("window-padded", int((lengths < self.window_length).sum())),
@@ -237,31 +260,6 @@ class ParquetWindows(Reader):
             is_ready=True,
             segments=segments,
         )
-
-    def _channels(self, file: Any, path: Path) -> dict[str, str]:
-        """Electrode -> column, in the order of the montage."""
-        fixed = {*FIXED, LABEL, *(name.lower() for name in self.ignore_columns)}
-        columns = [field for field in file.schema_arrow if field.name.lower() not in fixed]
-        try:
-            names = canonical_names([field.name for field in columns], self.montage())
-        except DataError as error:
-            raise DataError(f"{path}: {error}") from None
-        channels = {}
-        for field, name in zip(columns, names, strict=True):
-            holds_lists = is_list(field.type)
-            if holds_lists and name is None:
-                raise DataError(
-                    f"{path} has a channel {field.name} that montage {self.montage().name} does not know; choose "
-                    "another montage, or name it in ignore_columns."
-                )
-            if name is not None and not (holds_lists and is_number(field.type.value_type)):
-                raise DataError(f"{path} column {field.name} holds {field.type}, expected lists of numbers.")
-            if name is not None:
-                channels[name] = field.name
-        if not channels:
-            raise DataError(f"{path} has no channel (columns {', '.join(file.schema_arrow.names[:9])}); choose others.")
-        order = {name: number for number, name in enumerate(self.montage().channels)}
-        return dict(sorted(channels.items(), key=lambda item: order[item[0]]))
 
     def _windows(
         self, file: Any, channels: dict[str, str], place: Rows, names: Sequence[str], path: Path
@@ -303,22 +301,19 @@ class ParquetWindows(Reader):
             samples[~is_there] = np.float32(mean)
         return eeg, lengths
 
-    def _check_times(self, duration_s: npt.NDArray[np.float64], lengths: Rows, entry: Entry) -> None:
-        """Refuse windows whose start and end contradict their samples and the rate, as most of a wrong rate's do."""
+    def _check_times(self, duration_s: npt.NDArray[np.float64], lengths: Rows, entry: Entry) -> int:
+        """How many windows have a start and end that contradict their samples; DataError where half of them do.
+
+        A wrong rate is the likely reason for many.
+        """
         n_stated = duration_s * self.sfreq
         possible = np.stack([lengths, np.full_like(lengths, self.window_length)])  # a padded window may state either
         apart = np.abs(n_stated - possible).min(axis=0)
-        if not np.median(apart) <= max(1.0, RATE_TOLERANCE * self.window_length):
+        most = max(1.0, RATE_TOLERANCE * self.window_length)
+        if not np.median(apart) <= most:
             raise DataError(
                 f"{entry.path}: windows of {entry.key} last {np.median(duration_s):g} s by window_start and window_end "
                 f"and hold {np.median(lengths):g} samples, which at sfreq={self.sfreq:g} last "
                 f"{np.median(lengths) / self.sfreq:g} s; set sfreq, or window_times (now {self.window_times})."
             )
-
-
-def _people(found: "dict[tuple[str, str], list[tuple[Path, set[float], bool]]]") -> dict[str, set[float]]:
-    """Participant -> labels that its rows bear, wherever they stand."""
-    people: dict[str, set[float]] = {}
-    for (person, _), places in found.items():
-        people.setdefault(person, set()).update(*(values for _, values, _ in places))
-    return people
+        return int((apart > most).sum())

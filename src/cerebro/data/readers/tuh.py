@@ -11,6 +11,7 @@ import pandas as pd
 from cerebro.data.participants import read_participants
 from cerebro.data.readers.base import Entry, Finding, Reader, Recording, Scan, Skip
 from cerebro.data.readers.edf import read_header, read_microvolts, read_patient
+from cerebro.data.readers.found_files import files_below
 from cerebro.data.readers.tuh_channels import choose_channels, settle_doubles
 from cerebro.data.readers.tuh_names import TuhName, read_name
 from cerebro.data.readers.tuh_people import demographics, with_releases
@@ -53,6 +54,7 @@ class TUH(Reader):
     """
 
     corpus = "TUH"
+    scan_only = ("demographics", "participants", "participant_column")
 
     def __init__(
         self,
@@ -87,11 +89,16 @@ class TUH(Reader):
         """
         check_exists(self.root, "TUH folder", "set root to the corpus or to a subset (tuh_eeg, tuh_eeg_abnormal ...).")
         table = None if self.participants is None else read_participants(self.participants, self.participant_column)
-        paths = sorted(path for path in self.root.rglob("*") if path.suffix.lower() == ".edf" and not path.is_dir())
+        files = files_below(self.root, "**/*")
+        paths = [path for path in files if path.suffix.lower() == ".edf"]
         if not paths:
             raise DataError(f"{self.root} holds no .edf file; set root to the corpus or to a subset of it.")
         entries: list[Entry] = []
-        findings: list[Finding] = []
+        findings = [
+            Finding("signal-missing", "skipped", path.relative_to(self.root).as_posix(), "a link that leads nowhere")
+            for path in files
+            if not path.suffix and not path.exists()  # a folder, perhaps, whose disk is not there
+        ]
         for path in progress(paths, "scan", "file", len(paths)):
             key = path.relative_to(self.root).with_suffix("").as_posix()
             name = read_name(key)

@@ -26,7 +26,7 @@ class Choice:
     Parameters
     ----------
     picks : tuple of int
-        Places in the file; in file order, several for an electrode that the file has twice.
+        Places in the file, in the montage's order; several for an electrode that the file has twice.
     names : tuple of str
         Their electrodes, in the montage's spelling.
     sfreq : float
@@ -93,7 +93,8 @@ def choose_channels(header: EdfHeader, montage: Montage, folder_reference: str, 
     n_samples = _most(signals[place].n_samples for place in picks) or 0
     odd = [place for place in picks if signals[place].n_samples != n_samples]
     drop("rate-differs", odd, f"have another rate than {n_samples / header.record_s:g} Hz", len(picks))
-    picks = [place for place in picks if place not in odd]
+    order = {name: number for number, name in enumerate(montage.channels)}
+    picks = sorted((place for place in picks if place not in odd), key=lambda place: order[str(names[place])])
     return Choice(
         picks=tuple(picks),
         names=tuple(str(names[place]) for place in picks),

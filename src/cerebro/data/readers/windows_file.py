@@ -23,11 +23,12 @@ Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Recordings:
-    """Recordings of a file: rows of each (participant, run), ascending, and what its label says."""
+    """Recordings of a file: rows of each (participant, run), ascending, what its label says, and columns of lists."""
 
     rows: dict[tuple[str, str], Rows]
     labels: dict[tuple[str, str], set[float]]
     has_labels: bool
+    list_columns: tuple[str, ...]
 
 
 def open_parquet(path: Path) -> Any:
@@ -109,7 +110,8 @@ def recordings_of(path: Path) -> Recordings:
         key = people[1][people[0][piece[0]]], runs[1][runs[0][piece[0]]]
         rows[key] = piece
         values[key] = {float(value) for value in np.unique(labels[piece]) if np.isfinite(value)}
-    return Recordings(rows, values, LABEL in columns)
+    list_columns = tuple(field.name for field in file.schema_arrow if is_list(field.type))
+    return Recordings(rows, values, LABEL in columns, list_columns)
 
 
 def _texts(table: Any, column: str, path: Path) -> tuple[Rows, list[str]]:
