@@ -52,6 +52,8 @@ def test_a_column_of_single_rows_is_its_array():
     assert column.runs.is_single
     assert column[np.array([2, 0])].tolist() == [9, 5]
     assert column_of(column) is column
+    with pytest.raises(TypeError, match=r"column\[:\]"):
+        _ = column == 5
 
 
 @pytest.mark.parametrize("row", [-1, 6])

@@ -156,7 +156,7 @@ def test_windows_of_8_seconds_of_every_run_become_sequences_with_the_samples_of_
     rows = SequenceReader(store, sequences)
     where = {key: number for number, key in enumerate(store.recordings["key"])}
     for key, samples in whole.items():
-        own = np.flatnonzero(sequences.recording == where[key])
+        own = np.flatnonzero(sequences.recording[:] == where[key])
         assert [store.montages[0].channels[channel] for channel in sequences.channel[own]] == list(ELECTRODES)
         counts = rows.read(own, np.zeros(len(own), np.int64)).numpy()[:, :, 0]
         assert (sequences.n_valid[own] == samples.shape[1]).all()

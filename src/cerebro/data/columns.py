@@ -64,6 +64,8 @@ class Column(Generic[Number]):
         From each row of a run to the next.
     """
 
+    __hash__ = object.__hash__
+
     def __init__(self, runs: Runs, first: npt.NDArray[Number], step: float | int = 0) -> None:
         assert len(first) == len(runs.sizes)
         self.runs = runs
@@ -88,6 +90,10 @@ class Column(Generic[Number]):
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         """All numbers, for NumPy's functions."""
         return self[:] if dtype is None else self[:].astype(dtype)
+
+    def __eq__(self, other: object) -> bool:
+        """Refused: it would say False of the whole column where NumPy compares number by number."""
+        raise TypeError("compare column[:] with it")
 
     def at(self, run: Ints, place: Ints) -> npt.NDArray[Number]:
         """Numbers of rows that `Runs.locate` found."""
