@@ -9,7 +9,6 @@ does where the model runs on the CPU. "MNE lazy" is one
 ``_two_threads`` figures run both sides in two threads and count wall time.
 """
 
-import shutil
 import tempfile
 import time
 import tracemalloc
@@ -25,14 +24,13 @@ import torch
 
 from cerebro.data.arrays import write_store
 from cerebro.data.loader import BatchLoader, BatchMaker
-from cerebro.data.sampling import FixedOrder, Permutation, ShuffledOrder
+from cerebro.data.sampling import Permutation, ShuffledOrder
 from cerebro.data.sources import SlidingWindows
 from cerebro.data.store import Store
 from cerebro.data.targets import resolve
 from cerebro.data.windows import WindowReader, WindowTable, channel_rows, signal_of
 from cerebro.montage import hbn_129
 from cerebro.randomness import sample_keys
-from cold import IN_ORDER
 from cold import figures as cold_figures
 from opening import figures as opening_figures
 from sequences import figures as sequence_figures
@@ -53,20 +51,8 @@ def main(rounds: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         store, files = write_recordings(Path(folder))
         table, _ = SlidingWindows(N_TIMES / SFREQ, 0.1).table(store)
-        side_by_side, _ = SlidingWindows(N_TIMES / SFREQ, N_TIMES / SFREQ).table(store)
-
-        def loader_of(opened: Store, rows: Rows, seed: int) -> BatchLoader:
-            maker = maker_of(opened, side_by_side, WindowReader(opened, side_by_side))
-            montage = np.zeros(len(rows), int)
-            if seed == IN_ORDER:
-                return BatchLoader(maker, FixedOrder(rows, montage, BATCH), is_training=False)
-            return BatchLoader(maker, ShuffledOrder(rows, montage, BATCH, 0, seed), is_training=True)
-
         figures = measure(store, table, files, rounds)
-        cold = Path(folder) / "cold"  # what is mapped somewhere cannot be dropped from memory
-        shutil.copytree(store.path, cold)
-        figures |= cold_figures(cold, len(side_by_side), loader_of, rounds)
-        return figures | opening_figures(rounds) | sequence_figures(rounds)
+    return figures | cold_figures(rounds) | opening_figures(rounds) | sequence_figures(rounds)
 
 
 def write_recordings(folder: Path) -> tuple[Store, list[Path]]:

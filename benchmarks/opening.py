@@ -32,7 +32,7 @@ print(json.dumps({"open_s": taken, "open_mb": (psutil.Process().memory_info().rs
 """
 
 WINDOWS_CHILD = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 import psutil
 import cerebro.data.module
@@ -49,7 +49,7 @@ start = time.perf_counter()
 data = EEGData(Path(sys.argv[1]), SlidingWindows(2.0, 2.0), ParticipantSplit(), ("age",), batch_size=128)
 loader, n = data.train_dataloader(), len(data.table)
 taken = time.perf_counter() - start
-most = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+most = 1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 print(json.dumps({"s": taken, "mb": (most - before) / 1e6, "n": n, "batches": len(loader)}))
 """
 

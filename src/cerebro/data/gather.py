@@ -2,11 +2,12 @@
 
 Both are one call without the interpreter's lock, which a training loop in another thread would otherwise be asked for
 once per window. Of microvolts the transposition is the work: done value by value it takes five times as long as copying
-the result. Here a window is first copied whole into a buffer that stays in the cache (random pages are cheapest to read
-in one sweep), then turned over in tiles of 16 samples x 8 channels, each in a network of three rounds of interleaved
-vectors, converted and scaled in registers, and written past the cache, which would read every line of the batch before
-it is overwritten. The vectors are written in LLVM's portable form through numba, so that they compile for any
-processor; ``tests/data/test_gather.py`` holds the kernels equal to NumPy. Figures: ``benchmarks/run.py data``.
+the result. Here a window is turned over in tiles of 16 samples x 8 channels, each in a network of three rounds of
+interleaved vectors, converted and scaled in registers, and written past the cache, which would read every line of the
+batch before it is overwritten. Meanwhile the next window is on its way into the cache, some lines with every tile: it
+lies at a random place, which no processor foresees. The vectors are written in LLVM's portable form through numba, so
+that they compile for any processor; ``tests/data/test_gather.py`` holds the kernels equal to NumPy. Figures:
+``benchmarks/run.py data``.
 """
 
 from typing import Any, no_type_check
@@ -23,6 +24,7 @@ from numpy import ndarray
 from cerebro.dsp.compiled import compiled
 
 STREAM_BYTES = 32
+LINE_BYTES = 64  # of the cache
 TILE_TIMES, TILE_CHANNELS = 16, 8  # 16 float32 are one line of the cache, 8 int16 one vector register
 
 # Two vectors of two lanes of 8: the first halves of their lanes in turn, and the second halves.
@@ -76,6 +78,19 @@ def _copy_bytes(typing_context: Any, goal: Any, source: Any, n_bytes: Any) -> An
         cgutils.raw_memcpy(builder, goal, source, arguments[2], 1)
 
     return types.void(types.intp, types.intp, types.intp), generate
+
+
+@intrinsic
+def _prefetch(typing_context: Any, address: Any) -> Any:
+    """Ask for the line of the cache at an address, to be read soon; any address will do."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> None:
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+        builder.call(function, [builder.inttoptr(arguments[0], byte), number(0), number(3), number(1)])
+
+    return types.void(types.intp), generate
 
 
 def _turning(is_streamed: bool) -> Any:
@@ -144,21 +159,28 @@ def _copy(addresses: Any, out: Any) -> None:
 @no_type_check
 def _gather(addresses: Any, scale: Any, out: Any) -> None:
     n_windows, n_channels, n_times = out.shape
+    n_bytes = 2 * n_times * n_channels
     window = np.empty((n_times, n_channels), np.int16)
-    source, goal = window.ctypes.data, out.ctypes.data
+    goal = out.ctypes.data
     is_tiled = n_times >= TILE_TIMES and n_channels >= TILE_CHANNELS
     is_aligned = goal % STREAM_BYTES == 0 and 4 * n_times % STREAM_BYTES == 0
+    n_rows, n_columns = (n_channels + TILE_CHANNELS - 1) // TILE_CHANNELS, (n_times + TILE_TIMES - 1) // TILE_TIMES
+    lines_per_tile = (n_bytes // LINE_BYTES + n_rows * n_columns) // (n_rows * n_columns)
     for b in range(n_windows):
-        _copy_bytes(source, addresses[b], 2 * n_times * n_channels)
-        start = goal + 4 * b * n_times * n_channels
+        source, start = addresses[b], goal + 4 * b * n_times * n_channels
         if not is_tiled:
+            _copy_bytes(window.ctypes.data, source, n_bytes)
             for c in range(n_channels):
                 for t in range(n_times):
                     out[b, c, t] = window[t, c] * scale[b]
             continue
-        for j in range((n_channels + TILE_CHANNELS - 1) // TILE_CHANNELS):
+        following, asked = addresses[min(b + 1, n_windows - 1)], 0
+        for j in range(n_rows):
             c = min(TILE_CHANNELS * j, n_channels - TILE_CHANNELS)  # the last tile overlaps the one before
-            for i in range((n_times + TILE_TIMES - 1) // TILE_TIMES):
+            for i in range(n_columns):
+                for byte in range(asked, min(asked + lines_per_tile * LINE_BYTES, n_bytes), LINE_BYTES):
+                    _prefetch(following + byte)
+                asked += lines_per_tile * LINE_BYTES
                 t = min(TILE_TIMES * i, n_times - TILE_TIMES)
                 tile, place = source + 2 * (t * n_channels + c), start + 4 * (c * n_times + t)
                 if is_aligned:
