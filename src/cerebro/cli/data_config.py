@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
 from cerebro.cli.messages import one_line
@@ -49,6 +50,12 @@ def make_parser() -> ArgumentParser:
     parser.add_argument("--lsb_uV", type=float, default=0.05)
     parser.add_argument("--max_failed_share", type=float, default=0.05)
     return parser
+
+
+def is_mixture(path: Path) -> bool:
+    """Whether a config names sources of a mixture."""
+    check_yaml(path)
+    return "sources" in yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def read_config(path: Path, overrides: Sequence[str] = (), options: Sequence[str] = ()) -> PrepareConfig:

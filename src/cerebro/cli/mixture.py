@@ -61,12 +61,6 @@ class MixtureConfig:
     channels: Mapping[str, Any]
 
 
-def is_mixture(path: Path) -> bool:
-    """Whether a config names sources of a mixture."""
-    check_yaml(path)
-    return "sources" in yaml.safe_load(path.read_text(encoding="utf-8"))
-
-
 def prepare_mixture(path: Path, out: Path | None, argv: Sequence[str], prepare: Prepare) -> int:
     """Make what is missing of a mixture, and write ``mixture.json`` last.
 

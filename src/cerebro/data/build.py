@@ -10,11 +10,14 @@ import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import pandas as pd
 
 from cerebro.data.manifest import FORMAT_VERSION
+from cerebro.data.names import with_plain_names
 from cerebro.data.pace import Pace
 from cerebro.data.participants import SAME_PERSON, with_names
 from cerebro.data.pieces import PieceRecord, Recipe, code_version, sealed_records, staged_records
@@ -98,7 +101,7 @@ def build(
         remove_markers(staging)
         old = _open_old(out)
         shelf = _shelf(out, old)
-        scan = with_checksums(reader, reader.scan())
+        scan = with_checksums(reader, with_plain_names(reader.scan()))
         recipe = Recipe(reader, plan, lsb_uV, code_version(reader))
         work = Work(recipe, tuple(scan.entries), shelf.of_recording, staging, staging)
         outcomes = spread_here(work, jobs) if cluster is None else cluster.spread(work, jobs)
@@ -153,7 +156,7 @@ def _seal_if_changed(
             continue
         recordings.append(record.stored(entry, path, byte_offset))
 
-    report = _report(recordings, [finding for _, _, finding in found], failures, recipe.plan.sfreq)
+    report = _report(recordings, [finding for _, _, finding in found], recipe.plan.sfreq)
     stored = {recording.key for recording in recordings}
     report = replace(report, verified=count_verified(reader, [entry for entry in scan.entries if entry.key in stored]))
     if not recordings:
@@ -178,13 +181,12 @@ def _seal_if_changed(
     return report
 
 
-def _report(
-    recordings: Sequence[StoredRecording], findings: Sequence[Finding], failures: Sequence[Finding], sfreq: float
-) -> BuildReport:
+def _report(recordings: Sequence[StoredRecording], findings: Sequence[Finding], sfreq: float) -> BuildReport:
     concerned = {
         severity: len({finding.where for finding in findings if finding.severity == severity})
         for severity in ("repaired", "skipped", "failed")
     }
+    failures = sorted((one.where, one.detail) for one in findings if one.severity == "failed")
     return BuildReport(
         read=len(recordings),
         repaired=concerned["repaired"],
@@ -198,7 +200,10 @@ def _report(
         clipped_samples=sum(recording.clipped for recording in recordings),
         n_bytes=sum(recording.piece.n_bytes for recording in recordings),
         failed_share=concerned["failed"] / max(concerned["failed"] + len(recordings), 1),
-        failures={failure.where: failure.detail for failure in sorted(failures, key=lambda failure: failure.where)},
+        failures={
+            where: "; ".join(dict.fromkeys(detail for _, detail in of))
+            for where, of in groupby(failures, itemgetter(0))
+        },
     )
 
 

@@ -47,7 +47,7 @@ class BuildReport:
     verified : int
         Recordings in the store whose files agree with ``SHA256SUMS`` or a git-annex key.
     failures : dict of str to str
-        Every recording that could not be used -> why.
+        Every recording, participant or file that could not be used -> why.
     """
 
     read: int

@@ -24,7 +24,9 @@ from cerebro.data.readers.base import Entry, Finding
 from cerebro.data.shards import full_disk_in_one_line
 from cerebro.errors import CerebroError
 
-N_QUEUED_PER_JOB = 4
+# One that runs and one that waits. All of them fit into loky's own queue (2 per process and 1): of others, the numbers
+# of those that it has not taken from us when the pool is ended would make its thread fail, in ten lines on the screen.
+N_QUEUED_PER_JOB = 2
 BEGAN = ".began"  # suffix of the marker that names a recording while it is open
 
 
