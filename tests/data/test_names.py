@@ -30,9 +30,9 @@ def test_a_name_that_no_table_can_hold_costs_one_recording_and_is_told_in_letter
 
 
 def test_findings_are_lines_that_any_terminal_shows():
-    found = Finding("unusable-file", "failed", "a\udcff", "Row #3: 1,\x1b[2J\0\n2")
+    found = Finding("unusable-file", "failed", "a\udcff", "Row #3: 1,\x1b[2J\0\n2\u202e")
     (finding,) = with_plain_names(Scan([], [found], pd.DataFrame())).findings
-    assert (finding.where, finding.detail) == (r"a\xff", r"Row #3: 1,\x1b[2J\x00\x0a2")
+    assert (finding.where, finding.detail) == (r"a\xff", r"Row #3: 1,\x1b[2J\x00\n2\u202e")
     assert plain("größer als 日本") == "größer als 日本"
 
 

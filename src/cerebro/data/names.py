@@ -16,7 +16,10 @@ def with_plain_names(scan: Scan) -> Scan:
     """
     entries = [entry for entry in scan.entries if not any(map(_UNWRITABLE.search, _names(entry)))]
     kept = {entry.key for entry in entries}
-    findings = [replace(one, where=plain(one.where), detail=plain(one.detail)) for one in scan.findings]
+    findings = [
+        replace(one, where=one.where if one.where in kept else plain(one.where), detail=plain(one.detail))
+        for one in scan.findings
+    ]
     findings += [
         Finding(RULE_NAME, "failed", plain(entry.key), f"rename {plain(str(entry.path))}: its name is no UTF-8 text")
         for entry in scan.entries
@@ -26,8 +29,14 @@ def with_plain_names(scan: Scan) -> Scan:
 
 
 def plain(text: str) -> str:
-    r"""``text`` with what cannot be written as escapes, such as ``\xe9`` for a byte that is no UTF-8."""
-    return _UNWRITABLE.sub(lambda match: f"\\x{ord(match[0]) & 0xFF:02x}", text)
+    r"""``text`` with what no terminal shows as escapes, such as ``\xe9`` for a byte that is no UTF-8."""
+    return "".join(letter if letter.isprintable() else _escape(letter) for letter in text)
+
+
+def _escape(letter: str) -> str:
+    if "\udc80" <= letter <= "\udcff":  # how Python keeps such a byte
+        return f"\\x{ord(letter) & 0xFF:02x}"
+    return letter.encode("unicode_escape").decode()
 
 
 def _names(entry: Entry) -> tuple[str, ...]:

@@ -2,8 +2,9 @@
 
 import contextlib
 import hashlib
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,10 +13,11 @@ import pandas as pd
 from jaxtyping import Float32
 from numpy import ndarray
 
+from cerebro.data.readers.apart import each_apart
 from cerebro.data.readers.base import Entry, Finding, Reader, Recording, Scan
 from cerebro.errors import ConfigError, DataError, check_exists
 from cerebro.montage import Montage, canonical_names, hbn_129, standard_1005
-from cerebro.progress import progress
+from cerebro.progress import progress_bar
 
 MONTAGES = {"standard_1005": standard_1005, "hbn_129": hbn_129}
 MICROVOLTS = {"uV": 1.0, "mV": 1e3, "V": 1e6}
@@ -76,6 +78,11 @@ class LaBraMHDF5(Reader):
         self.reference = reference
         self._montage = montage
 
+    @property
+    def root(self) -> Path | None:
+        """Folder of the files, which may hold a list of checksums; none where a single file was given."""
+        return self.path if self.path.is_dir() else None
+
     def montage(self) -> Montage:
         """Give the electrodes named at construction."""
         return MONTAGES[self._montage]()
@@ -86,39 +93,36 @@ class LaBraMHDF5(Reader):
         Raises
         ------
         DataError
-            If there is no file, or no file holds a recording. A damaged file or group is a finding, and the rest goes
-            on.
+            If there is no file. A damaged file or group is a finding, and the rest goes on.
         """
         check_exists(self.path, f"HDF5 file of data set {self.corpus}", "set path to a file or a folder of them.")
         files = sorted(self.path.iterdir()) if self.path.is_dir() else [self.path]
         entries: list[Entry] = []
         findings: list[Finding] = []
-        for file in (file for file in files if file.suffix in SUFFIXES or not self.path.is_dir()):
-            try:
-                with _opened(file) as opened:
-                    for name in progress(sorted(opened), f"read {file.name}", "recording"):
-                        found = self._listed(opened, name, file, require_signals)
-                        if isinstance(found, Entry):
-                            entries.append(found)
-                        elif found is not None:
-                            findings.append(found)
-            except DataError as error:
-                findings.append(Finding("unusable-file", "failed", file.name, str(error)))
-        if not entries and not findings:
-            raise DataError(f"{self.path} holds no group with a dataset eeg, as LaBraM's files do; set path.")
+        files = [file for file in files if file.suffix in SUFFIXES or not self.path.is_dir()]
+        if not files:
+            raise DataError(f"{self.path} holds no {' or '.join(SUFFIXES)} file; set path.")
+        look = _hashes if require_signals else _names
+        with progress_bar("read", "file", total=len(files)) as bar:
+            for file, (groups, problem) in zip(files, each_apart(look, files), strict=True):
+                bar.update()
+                if problem or not groups:
+                    detail = problem or f"{file} holds no group with a dataset eeg, as LaBraM's files do"
+                    findings.append(Finding("unusable-file", "failed", file.name, detail))
+                for group in groups or ():
+                    found = self._listed(file, *group)
+                    if isinstance(found, Entry):
+                        entries.append(found)
+                    else:
+                        findings.append(found)
         people = pd.Index(sorted({entry.participant for entry in entries}), name="participant_id", dtype=object)
         return Scan(entries, findings, pd.DataFrame(index=people))
 
-    def _listed(self, opened: Any, name: str, file: Path, require_signals: bool) -> Entry | Finding | None:
-        """What a group is: a recording, one that cannot be used and why, or none."""
+    def _listed(self, file: Path, name: str, sha256: str, problem: str) -> Entry | Finding:
+        """What a group is: a recording, or one that cannot be used and why."""
         key = f"{file.stem}/{name}"
-        try:
-            if "eeg" not in getattr(opened[name], "keys", list)():
-                return None
-            sha256 = _sha256(opened[name]["eeg"]) if require_signals else ""
-        except Exception as error:  # as in `_opened`
-            detail = f"{file}, group {name} is damaged ({_reason(error)}); replace it by a whole copy."
-            return Finding("unusable-recording", "failed", key, detail)
+        if problem:
+            return Finding("unusable-recording", "failed", key, problem)
         person = re.search(self.participant_from, key)
         if person is None or not person[1]:
             detail = f"participant_from={self.participant_from!r} finds nobody in the name"
@@ -188,6 +192,27 @@ def _blocks(dataset: Any) -> Iterator[tuple[int, Any]]:
     step = max(1, BLOCK_BYTES // max(1, dataset.shape[0] * dataset.dtype.itemsize))
     for start in range(0, dataset.shape[1], step):
         yield start, dataset[:, start : start + step]
+
+
+def _names(file: Path) -> list[tuple[str, str, str]]:
+    """Groups of a file that are recordings: name, "" and why one cannot be used, or ""."""
+    return list(_groups(file, lambda dataset: ""))
+
+
+def _hashes(file: Path) -> list[tuple[str, str, str]]:
+    """`_names` with the SHA-256 of each recording."""
+    return list(_groups(file, _sha256))
+
+
+def _groups(file: Path, digest: Callable[[Any], str]) -> Iterator[tuple[str, str, str]]:
+    with _opened(file) as opened:
+        for name in sorted(opened, key=os.fsencode):
+            shown = os.fsdecode(name)  # h5py gives bytes for a name that is no UTF-8
+            try:
+                if "eeg" in getattr(opened[name], "keys", list)():
+                    yield shown, digest(opened[name]["eeg"]), ""
+            except Exception as error:  # as in `_opened`
+                yield shown, "", f"{file}, group {shown} is damaged ({_reason(error)}); replace it by a whole copy."
 
 
 def _sha256(dataset: Any) -> str:
