@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from cerebro.data.spread_dask import Dask
 from cerebro.data.spread_slurm import Slurm
 from cerebro.data.store import Store
 from cerebro.errors import CerebroError, ConfigError
+from cerebro.files import lock_folder
 from cerebro.montage import Montage
 from cerebro.simulate.writers import write_bdf
 
@@ -377,6 +379,35 @@ def test_a_second_builder_is_refused_and_told_of_the_first(recordings, tmp_path,
     assert first.wait() == 0, first.communicate()
     first.communicate()
     assert Store.open(out).verify() == []
+
+
+def test_a_second_builder_is_refused_before_it_waits_for_torch(recordings, tmp_path):
+    """Whose import takes longer than all others together."""
+    code = "import sys; from cerebro.cli.main import main; print(main(sys.argv[1:]), 'torch' in sys.modules)"
+    with lock_folder(tmp_path / "store", "cerebro prepare"):
+        command = [sys.executable, "-c", code, "prepare", str(recordings), "--out", str(tmp_path / "store")]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "2 False\n"
+    assert f"process {os.getpid()} on " in done.stderr
+
+
+def test_what_failed_before_a_signal_was_opened_is_listed_by_name_too(tmp_path, capsys):
+    names = ["P1_1", "P2_1", "P3_1"]
+    (tmp_path / "windows").mkdir()
+    for name in names:
+        fixed = {"participant": name[:2], "run": 1, "parent_window_id": [0, 1], "sub_window_id": 0}
+        table = pd.DataFrame(fixed | {"window_start": [0.0, 4.0], "window_end": [4.0, 8.0]})
+        table["CZ"] = list(np.random.default_rng(0).normal(0, 20, (2, 400)))
+        table.to_parquet(tmp_path / f"windows/{name}.parquet")
+    (tmp_path / "windows/P2_1.parquet").write_bytes(b"no table")
+    keys = "{root: windows, name: w, sfreq: 100.0, window_length: 400}"
+    text = f"reader: {{class_path: ParquetWindows, init_args: {keys}}}\npreprocessing: {{sfreq: 100.0}}\n"
+    assert main(["prepare", str(write(tmp_path, text)), "--out", str(tmp_path / "store")]) == 1
+    told = capsys.readouterr().out
+    (line,) = [line for line in told.splitlines() if line.startswith("failed    P2_1.parquet: ")]
+    assert "no Parquet file" in line
+    report = json.loads((tmp_path / "store/build_report.json").read_text())
+    assert list(report["failures"]) == ["P2_1.parquet"]
 
 
 def refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:

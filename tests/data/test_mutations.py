@@ -13,66 +13,22 @@ from pathlib import Path
 
 import mne
 import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from damage import CHANNELS, N_TIMES, SFREQ, in_this_process, mutate, signal
 from scipy.io import savemat
 
 from cerebro.data.build import build
-from cerebro.data.checksum_list import write_checksums
-from cerebro.data.manifest import read_parquet
 from cerebro.data.pieces import Recipe, make_piece
 from cerebro.data.preprocess import Preprocessing
-from cerebro.data.readers import HBN, Entry, Folder, Reader, Recording, Scan
+from cerebro.data.readers import HBN, Folder, Scan
 from cerebro.data.source_checksums import freeze, with_checksums
 from cerebro.data.store import Store
 from cerebro.errors import DataError
-from cerebro.montage import Montage, hbn_129
+from cerebro.montage import hbn_129
 from cerebro.simulate.writers import write_bdf, write_set
 
-CHANNELS = ("Fp1", "Cz", "Pz", "O1")
-SFREQ, N_TIMES = 100.0, 500
 PLAN = Preprocessing(sfreq=50.0, lowpass_hz=20.0)
 N_FEW, N_MANY = 25, 500
-HEADER_BYTES = 2048
-
-
-def mutate(content: bytes, draw: np.random.Generator) -> bytes:
-    """One random mutation; never the same bytes."""
-    while True:
-        changed = bytearray(content)
-        kind = draw.integers(10)
-        at = int(draw.integers(len(content)))
-        length = int(draw.integers(1, 65))
-        if kind <= 2:
-            changed[at] ^= 1 << int(draw.integers(8))
-        elif kind == 3:
-            changed[at : at + length] = bytes(len(changed[at : at + length]))
-        elif kind == 4:
-            changed[at : at + length] = draw.bytes(len(changed[at : at + length]))
-        elif kind == 5:
-            other = int(draw.integers(len(content)))
-            low, high = sorted((at, other))
-            length = min(length, high - low, len(content) - high)
-            changed[low : low + length], changed[high : high + length] = (
-                content[high : high + length],
-                content[low : low + length],
-            )
-        elif kind <= 7:
-            digits = [n for n in range(min(len(content), HEADER_BYTES)) if 48 <= content[n] <= 57]
-            if digits:
-                changed[digits[int(draw.integers(len(digits)))]] = 48 + int(draw.integers(10))
-        elif kind == 8:
-            del changed[at:]
-        else:
-            changed += draw.bytes(int(draw.integers(1, 1000)))
-        if bytes(changed) != content:
-            return bytes(changed)
-
-
-def signal(seed: int = 0) -> np.ndarray:
-    return (30 * np.random.default_rng(seed).standard_normal((len(CHANNELS), N_TIMES))).astype(np.float32)
 
 
 def write_edf(path: Path) -> None:
@@ -175,11 +131,6 @@ def make_mutants(folder: Path, name: str, n: int) -> tuple[Folder, list[Path]]:
     for mutant in mutants[1:]:
         mutant.write_bytes(mutate(mutant.read_bytes(), draw))
     return reader, mutants[1:]
-
-
-def in_this_process(work, entries, jobs):
-    for entry in entries:
-        yield make_piece(work.recipe, entry, work.available.get(entry.key, ()), work.staging)
 
 
 def outcomes(reader: Folder, mutants: list[Path], out: Path) -> Counter[str]:
@@ -355,65 +306,3 @@ def test_every_mutation_of_a_table_is_found_with_checksums_and_none_crashes_with
 def test_500_mutations_of_each_table(name, tree, tmp_path):
     count = check_tables(tree, name, N_MANY, tmp_path)
     print(f"\n| {name} | {N_MANY} | {count['refused']} | | {count['read']} |")
-
-
-class Windows(Reader):
-    """Parquet files of windows as others write them: without checksums of their pages."""
-
-    corpus = "windows"
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def montage(self) -> Montage:
-        return Montage("cap", CHANNELS, np.eye(4)[:, :3] * 0.1)
-
-    def scan(self, require_signals: bool = True) -> Scan:
-        entries = [Entry(path.stem, "p", "rest", path) for path in sorted(self.root.glob("*.parquet"))]
-        return Scan(entries, [], pd.DataFrame({"age": [9.0]}, index=["p"]))
-
-    def load(self, entry: Entry) -> Recording:
-        table = read_parquet(entry.path)
-        if set(table.column_names) != set(CHANNELS):
-            raise DataError(f"{entry.path} has columns {table.column_names}.")
-        eeg = np.stack([table[name].to_numpy().astype(np.float32) for name in CHANNELS])
-        return Recording(eeg, CHANNELS, SFREQ, "Cz")
-
-
-def write_parquet(path: Path) -> None:
-    pq.write_table(pa.table(dict(zip(CHANNELS, signal(), strict=True))), path)
-
-
-def parquet_mutants(folder: Path, n: int) -> Windows:
-    draw = np.random.default_rng(0)
-    folder.mkdir()
-    for number in range(n + 1):
-        write_parquet(folder / f"m{number:03}.parquet")
-    write_checksums(folder, sorted(folder.iterdir()))
-    for path in sorted(folder.glob("*.parquet"))[1:]:
-        path.write_bytes(mutate(path.read_bytes(), draw))
-    return Windows(folder)
-
-
-def check_parquet(folder: Path, n: int, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    reader = parquet_mutants(folder / "windows", n)
-    monkeypatch.setattr("cerebro.data.spread.run_in_children", in_this_process)
-    report = build(reader, PLAN, folder / "with")
-    assert (report.read, report.failed) == (1, n)
-    (reader.root / "SHA256SUMS").unlink()
-    report = build(reader, PLAN, folder / "without")
-    store = Store.open(folder / "without")
-    assert np.isfinite([store.offsets_uV(row) for row in range(len(store))]).all()
-    details = store.findings[store.findings["severity"] == "failed"]
-    assert all("\n" not in detail and key in detail for key, detail in details[["where", "detail"]].to_numpy())
-    return Counter(refused=report.failed, read=n - report.failed)
-
-
-def test_damaged_parquet_is_found_with_checksums_and_crashes_nothing_without(tmp_path, monkeypatch):
-    assert check_parquet(tmp_path, N_FEW, monkeypatch)["refused"] >= 2
-
-
-@pytest.mark.slow
-def test_500_mutations_of_parquet(tmp_path, monkeypatch):
-    count = check_parquet(tmp_path, N_MANY, monkeypatch)
-    print(f"\n| Parquet | {N_MANY} | {count['refused']} | | {count['read']} |")

@@ -1,5 +1,6 @@
 """Builds whose work is shared out over tasks: the same bytes, whatever dies on the way."""
 
+import contextlib
 import pickle
 import random
 import shutil
@@ -119,6 +120,21 @@ def in_process(monkeypatch):
             yield make_piece(work.recipe, entry, work.available.get(entry.key, ()), work.staging)
 
     monkeypatch.setattr(spread, "run_in_children", run)
+
+
+def test_children_of_a_build_that_ends_early_end_without_a_word(reader, tmp_path, capfd):
+    """A full disk, say; a failure of loky's thread would be pytest's."""
+    from cerebro.data import spread
+
+    for number in range(20, 34):
+        write_recording(reader.root, f"sub{number}", seed=number)
+    recipe = Recipe(reader, PLAN, 0.05, "code")
+    work = Work(recipe, tuple(reader.scan().entries), {}, tmp_path, tmp_path)
+    for n_done in (3, 4, 5):
+        with contextlib.closing(spread.run_in_children(work, work.entries, 2)) as outcomes:
+            for _ in range(n_done):
+                next(outcomes)
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("n_tasks", [1, 2, 4, 30])

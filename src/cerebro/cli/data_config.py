@@ -51,6 +51,12 @@ def make_parser() -> ArgumentParser:
     return parser
 
 
+def is_mixture(path: Path) -> bool:
+    """Whether a config names sources of a mixture."""
+    check_yaml(path)
+    return "sources" in yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
 def read_config(path: Path, overrides: Sequence[str] = (), options: Sequence[str] = ()) -> PrepareConfig:
     """Read and check one YAML.
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
-from cerebro.cli.data_config import PrepareConfig, empty_keys, read_config
+from cerebro.cli.data_config import PrepareConfig, empty_keys, is_mixture, read_config
 from cerebro.cli.messages import one_line
 from cerebro.data.channels import MapChannels
 from cerebro.data.mixture import Reference, normalised
@@ -61,12 +61,6 @@ class MixtureConfig:
     reference: Reference
     channels: Mapping[str, Any]
     members: Mapping[str, PrepareConfig]
-
-
-def is_mixture(path: Path) -> bool:
-    """Whether a config names sources of a mixture."""
-    check_yaml(path)
-    return "sources" in yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def read_mixture_config(

@@ -8,15 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from cerebro.cli.data_config import read_config, split_overrides
-from cerebro.cli.mixture import prepare_mixture
-from cerebro.cli.mixture_config import is_mixture
+from cerebro.cli.data_config import is_mixture, read_config, split_overrides
 from cerebro.cli.parser import VerbParser
 from cerebro.data.build import build
 from cerebro.data.exports import is_export
 from cerebro.data.interchange import verify_export
 from cerebro.data.mixture import open_store
-from cerebro.data.readers.base import Finding, Scan
+from cerebro.data.names import with_plain_names
+from cerebro.data.readers.base import Finding, Reader, Scan
 from cerebro.data.report import count_rules
 from cerebro.data.source_checksums import freeze, with_checksums
 from cerebro.data.spread import Cluster
@@ -55,12 +54,14 @@ def prepare(argv: list[str]) -> int:
     own, overrides = split_overrides(argv, parser.options())
     options = parser.parse_args(own)
     if is_mixture(options.config):
+        from cerebro.cli.mixture import prepare_mixture  # here, because it takes torch and seconds
+
         return prepare_mixture(options.config, options.out, own, overrides, parser.options(), prepare)
     config = read_config(options.config, overrides, parser.options())
     if options.json is not None and not options.plan:
         raise ConfigError("--json belongs to --plan; a build writes STORE/build_report.json by itself.")
     if options.plan:
-        _print_plan(with_checksums(config.reader, config.reader.scan(require_signals=False)), options.json)
+        _print_plan(_listed(config.reader), options.json)
         return 0
     if options.out is None:
         raise ConfigError("--out is missing; type --out STORE (a new folder), or --plan to see what would be built.")
@@ -98,7 +99,7 @@ def check(argv: list[str]) -> int:
             file, n_files = freeze(reader)
             print(f"{file}: {n_files:,} files; `cerebro prepare` verifies them from now on")
             return 0
-        return 1 if _print_plan(with_checksums(reader, reader.scan(require_signals=False)), None) else 0
+        return 1 if _print_plan(_listed(reader), None) else 0
     if overrides:
         raise ConfigError(f"{overrides[0]} belongs to a config, and {target} is none; leave it out.")
     if options.freeze:
@@ -172,6 +173,11 @@ def store_problems(store: Store) -> tuple[list[str], list[str]]:
         share = clipped[row] / n_values[row]
         notes.append(f"recording {store.recordings['key'].iloc[row]}: {share:.1%} of its samples are clipped")
     return errors, notes
+
+
+def _listed(reader: Reader) -> Scan:
+    """What a reader lists without opening a signal."""
+    return with_checksums(reader, with_plain_names(reader.scan(require_signals=False)))
 
 
 def _print_plan(scan: Scan, file: Path | None) -> bool:

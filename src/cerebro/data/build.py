@@ -17,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from cerebro.data.manifest import FORMAT_VERSION
+from cerebro.data.names import with_plain_names
 from cerebro.data.pace import Pace
 from cerebro.data.participants import SAME_PERSON, with_names
 from cerebro.data.pieces import PieceRecord, Recipe, code_version, sealed_records, staged_records
@@ -100,7 +101,7 @@ def build(
         remove_markers(staging)
         old = _open_old(out)
         shelf = _shelf(out, old)
-        scan = with_checksums(reader, reader.scan())
+        scan = with_checksums(reader, with_plain_names(reader.scan()))
         recipe = Recipe(reader, plan, lsb_uV, code_version(reader))
         work = Work(recipe, tuple(scan.entries), shelf.of_recording, staging, staging)
         outcomes = spread_here(work, jobs) if cluster is None else cluster.spread(work, jobs)

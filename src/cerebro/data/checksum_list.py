@@ -128,9 +128,17 @@ def write_checksums(root: Path, files: Iterable[Path]) -> Path:
     -------
     Path
         The list.
+
+    Raises
+    ------
+    DataError
+        If a name is no UTF-8 text.
     """
     file = root / CHECKSUMS
     names = {Path(os.path.relpath(path, root)).as_posix(): path for path in files}
+    for name in sorted(names):
+        if name != name.encode("utf-8", "replace").decode():
+            raise DataError(f"file {name!a} below {root} has a name that is no UTF-8 text; rename it.")
     lines = []
     for name in progress(sorted(names), "checksums", "file", len(names)):
         escaped = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")

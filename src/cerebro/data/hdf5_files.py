@@ -1,7 +1,9 @@
 """An export as one HDF5 file: Fletcher-32 on every chunk, the library's own checksums on all that leads to them.
 
 Objects are written in the form of HDF5 1.10, whose headers and indexes carry checksums; those of the form that h5py
-writes by default have none. Texts are chunks too, so that no byte that matters is without one.
+writes by default have none. Texts are chunks too, and attributes have a fixed length: texts of any length would lie in
+HDF5's global heap, which has no checksum, and in which a damaged size makes the library loop for ever. So no byte that
+matters is without a checksum.
 """
 
 import io
@@ -102,9 +104,8 @@ class HDF5Files(ExportFiles):
             compression=None if self.compression == "none" else self.compression,
             compression_opts=None if self.compression == "none" else GZIP_LEVEL,
         )
-        dataset.attrs.update(layout.attributes)
-        for number, name in enumerate(DIMENSIONS):
-            dataset.dims[number].label = name
+        for name, value in _attributes(layout).items():
+            dataset.attrs.create(name, value)
         for start, block in zip(layout.starts, blocks, strict=True):
             dataset[:, start : start + block.shape[1]] = block
             self._check()
@@ -115,7 +116,7 @@ class HDF5Files(ExportFiles):
         group = f"{layout.group}/{ARRAY}"
         try:
             dataset = self._file[group]
-            says = dict(dataset.attrs).items() >= layout.attributes.items()
+            says = all(np.array_equal(dataset.attrs[name], value) for name, value in _attributes(layout).items())
             found = (dataset.shape, dataset.chunks, dataset.dtype.str, says)
         except Exception as error:
             raise Damage(group, reason_of(error)) from None
@@ -144,3 +145,9 @@ class HDF5Files(ExportFiles):
         """Raise what went wrong while writing; the rest is closed in peace."""
         if self._sink is not None and self._sink.error is not None:
             raise self._sink.error
+
+
+def _attributes(layout: Layout) -> dict[str, Any]:
+    """What stands beside an array, texts at a fixed length."""
+    values = layout.attributes | {"dimension_names": list(DIMENSIONS)}
+    return {name: value if isinstance(value, float) else np.array(value, dtype="S") for name, value in values.items()}

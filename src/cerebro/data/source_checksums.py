@@ -12,13 +12,12 @@ from cerebro.data.checksum_list import (
     CHECKSUMS,
     Checksums,
     annex_key,
-    digests_of,
     read_checksums,
     recording_of,
     write_checksums,
 )
 from cerebro.data.readers.base import Entry, Finding, Reader, Scan
-from cerebro.data.source_files import data_files, sidecar_files
+from cerebro.data.source_files import data_files, file_of, known_digests_of, sidecar_files
 from cerebro.errors import DataError
 from cerebro.progress import progress
 
@@ -66,13 +65,14 @@ def recording_problem(path: Path, root: Path | None, digests: Mapping[Path, Mapp
     Parameters
     ----------
     path : Path
-        Signal file.
+        Signal file, or a place in one.
     root : Path or None
         Folder of the data set: every ``SHA256SUMS`` between it and the file counts.
     digests : mapping of Path to mapping of str to str
         `digests_of` the files that were read already; others that a list names are read here.
     """
     problems = []
+    path = file_of(path)
     for file, found in digests.items():
         key = annex_key(file)
         if key is not None and (found[key.algorithm] != key.digest or file.stat().st_size != key.n_bytes):
@@ -103,7 +103,7 @@ def with_checksums(reader: Reader, scan: Scan) -> Scan:
     lists = _lists(root, scan.entries)
     findings = list(scan.findings)
     for checksums in lists:
-        recorded = {recording_of(checksums.name_of(entry.path)) for entry in scan.entries}
+        recorded = {recording_of(checksums.name_of(file_of(entry.path))) for entry in scan.entries}
         absent = []
         for recording, names in checksums.of_recording.items():
             if recording in recorded:
@@ -112,7 +112,7 @@ def with_checksums(reader: Reader, scan: Scan) -> Scan:
             is_recording = recording.rsplit("/", 1)[-1].startswith("sub-") or any(not _is_table(n) for n in names)
             for name in filter(_is_table, names):
                 problem = _problem(checksums, name, {}) if checksums.path_of(name).exists() else ""
-                if problem and not is_recording:
+                if problem and not is_recording and not _is_signal(reader, checksums.path_of(name)):
                     raise DataError(
                         f"{problem}; replace it by a whole copy, or freeze the data set anew if the change is meant."
                     )
@@ -136,13 +136,14 @@ def with_checksums(reader: Reader, scan: Scan) -> Scan:
 def count_verified(reader: Reader, entries: Iterable[Entry]) -> int:
     """How many recordings have a signal file whose checksum is known from a list or a git-annex key."""
     root = _root(reader)
-    return sum(annex_key(entry.path) is not None or _is_listed(entry.path, root) for entry in entries)
+    files = [file_of(entry.path) for entry in entries]
+    return sum(annex_key(file) is not None or _is_listed(file, root) for file in files)
 
 
 def _problem(checksums: Checksums, name: str, digests: Mapping[Path, Mapping[str, str]]) -> str:
     path = checksums.path_of(name)
     try:
-        found = (digests.get(path) or digests_of(path))["sha256"]
+        found = (digests.get(path) or known_digests_of(path))["sha256"]
     except FileNotFoundError:
         return f"{path} is listed in {checksums.file.name} and absent"
     expected = checksums.digests[name]
@@ -183,7 +184,8 @@ def _unlisted(entry: Entry, root: Path | None) -> list[str]:
     """Names of a recording's files that no list holds, where there is a list; files of git-annex need none."""
     if not _lists_above(entry.path, root):
         return []
-    files = [*data_files(entry.path), *sidecar_files(entry.path)]
+    path = file_of(entry.path)
+    files = [*data_files(path), *sidecar_files(path)]
     return [file.name for file in files if annex_key(file) is None and file.is_file() and not _is_listed(file, root)]
 
 
@@ -207,6 +209,12 @@ def _files_below(root: Path) -> list[Path]:
         files = [Path(folder) / name for name in sorted(names) if not name.startswith(".") and name != CHECKSUMS]
         found += [file for file in files if file.is_file()]
     return found
+
+
+def _is_signal(reader: Reader, path: Path) -> bool:
+    """Whether a table is one of the recordings themselves, of which one may be set aside."""
+    root, pattern = _root(reader), getattr(reader, "pattern", "")
+    return root is not None and bool(pattern) and path in root.glob(pattern)
 
 
 def _is_table(name: str) -> bool:

@@ -37,6 +37,17 @@ class Sources:
     n_bytes: int
 
 
+def file_of(path: Path) -> Path:
+    """``path``, or the file or folder in which it names a place, such as a group of an HDF5 file."""
+    return next((part for part in (path, *path.parents) if part.exists()), path)
+
+
+def known_digests_of(path: Path) -> Mapping[str, str]:
+    """`digests_of` a file that holds several recordings, read once by each process while it does not change."""
+    status = path.stat()
+    return _digests_of_version(path, status.st_mtime_ns, status.st_size)
+
+
 def hash_sources(path: Path, part: str = "", source_sha256: str = "") -> Sources:
     """Hash every file of a recording, each read once.
 
@@ -46,10 +57,9 @@ def hash_sources(path: Path, part: str = "", source_sha256: str = "") -> Sources
     if source_sha256:
         return Sources(source_sha256, "", {}, _bytes_of(path))
     if part:
-        status = path.stat()
-        digests = {path: _digests_of_version(path, status.st_mtime_ns, status.st_size)}
+        digests = {path: known_digests_of(path)}
         source = hashlib.sha256(f"{digests[path]['sha256']}/{part}".encode()).hexdigest()
-        return Sources(source, hashlib.sha256(b"").hexdigest(), digests, status.st_size)
+        return Sources(source, hashlib.sha256(b"").hexdigest(), digests, path.stat().st_size)
     data = data_files(path)
     sidecars = [sidecar for sidecar in sidecar_files(path) if not sidecar.name.endswith(EVENTS)]
     digests = {file: digests_of(file) for file in [*data, *sidecars]}
@@ -95,7 +105,7 @@ def sidecar_files(path: Path) -> list[Path]:
 
 def _bytes_of(path: Path) -> int:
     """Bytes of a file, of the files in a folder, or of the file in which the rest of the path is a place."""
-    held_by = next(part for part in (path, *path.parents) if part.exists())
+    held_by = file_of(path)
     files = held_by.rglob("*") if held_by.is_dir() else [held_by]
     return sum(file.stat().st_size for file in files if file.is_file())
 

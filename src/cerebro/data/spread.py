@@ -7,8 +7,6 @@ content. Clusters share the same work over many machines (`cerebro.data.spread_t
 import contextlib
 import hashlib
 import os
-import threading
-import time
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future
@@ -22,9 +20,12 @@ from joblib.externals.loky.process_executor import BrokenProcessPool, ProcessPoo
 from cerebro.data.pieces import Outcome, Recipe, make_piece
 from cerebro.data.readers.base import Entry, Finding
 from cerebro.data.shards import full_disk_in_one_line
+from cerebro.data.watchdog import end_with_parent
 from cerebro.errors import CerebroError
 
-N_QUEUED_PER_JOB = 4
+# One that runs and one that waits. All of them fit into loky's own queue (2 per process and 1): of others, the numbers
+# of those that it has not taken from us when the pool is ended would make its thread fail, in ten lines on the screen.
+N_QUEUED_PER_JOB = 2
 BEGAN = ".began"  # suffix of the marker that names a recording while it is open
 
 
@@ -136,14 +137,3 @@ def _make_marked(recipe: Recipe, entry: Entry, available: tuple[str, ...], stagi
         return make_piece(recipe, entry, available, staging)
     finally:
         marker.unlink(missing_ok=True)
-
-
-def end_with_parent(parent: int) -> None:
-    """End this child within moments of a killed parent, so that it writes nothing beside its successor."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

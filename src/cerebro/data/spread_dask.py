@@ -15,8 +15,9 @@ from typing import Any
 import joblib
 
 from cerebro.data.pieces import Outcome
-from cerebro.data.spread import Work, end_with_parent
+from cerebro.data.spread import Work
 from cerebro.data.spread_tasks import Share, run_share, share_out
+from cerebro.data.watchdog import end_with_parent
 from cerebro.errors import CerebroError, ConfigError
 
 CONNECT_S = 10

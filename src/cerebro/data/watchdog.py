@@ -7,9 +7,12 @@ that waits for ever) and address space (an allocation beyond it fails as `Memory
 
 import contextlib
 import faulthandler
+import os
 import resource
 import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,3 +74,14 @@ def _limited_memory(more_bytes: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def end_with_parent(parent: int) -> None:
+    """End this child within moments of a killed parent, so that it writes nothing beside its successor."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

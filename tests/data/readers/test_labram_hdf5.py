@@ -80,10 +80,26 @@ def test_wrong_settings_and_files_are_refused(tmp_path):
         LaBraMHDF5(tmp_path, "x", participant_from="(")
     with pytest.raises(DataError, match="not found"):
         LaBraMHDF5(tmp_path / "none.h5", "x").scan()
-    with pytest.raises(DataError, match="holds no group with a dataset eeg"):
+    with pytest.raises(DataError, match=r"holds no \.h5 or \.hdf5 file"):
         LaBraMHDF5(tmp_path, "x").scan()
     write_labram(tmp_path / "a.h5", {"P1_a": noise()}, ("O1", "O2", "OZ"))
+
+
+def test_a_damaged_file_or_group_is_a_finding_and_the_rest_goes_on(tmp_path):
+    for name in ("a.h5", "b.h5"):
+        write_labram(tmp_path / name, {"P1_a": noise(), "P2_a": noise(1)}, ("O1", "O2", "OZ"))
     whole = (tmp_path / "a.h5").read_bytes()
     (tmp_path / "a.h5").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match=r"^[^\n]*a.h5 does not open as HDF5[^\n]*$"):
-        LaBraMHDF5(tmp_path, "x").scan()
+    with h5py.File(tmp_path / "b.h5") as file:
+        at = h5py.h5o.get_info(file["P1_a"].id).addr  # of the group's header
+    whole = bytearray((tmp_path / "b.h5").read_bytes())
+    whole[at : at + 16] = bytes(16)
+    (tmp_path / "b.h5").write_bytes(whole)
+    scan = LaBraMHDF5(tmp_path, "x").scan()
+    assert [entry.key for entry in scan.entries] == ["b/P2_a"]
+    assert [(found.where, found.rule, found.severity) for found in scan.findings] == [
+        ("a.h5", "unusable-file", "failed"),
+        ("b/P1_a", "unusable-recording", "failed"),
+    ]
+    assert "a.h5 does not open as HDF5" in scan.findings[0].detail
+    assert "b.h5, group P1_a is damaged" in scan.findings[1].detail

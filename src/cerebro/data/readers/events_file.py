@@ -4,8 +4,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from joblib.externals.loky.process_executor import BrokenProcessPool, ProcessPoolExecutor
-
+from cerebro.data.readers.apart import each_apart
 from cerebro.data.readers.base import Event
 from cerebro.data.tables import is_missing, number, read_table
 from cerebro.errors import DataError
@@ -46,25 +45,9 @@ def bids_events(path: Path) -> tuple[tuple[Event, ...], int] | None:
 
 
 def annotations(paths: Sequence[Path]) -> Iterator[tuple[tuple[Event, ...], str]]:
-    """Annotations of each file as MNE-Python reads them, or why they cannot be read.
-
-    Files are opened in a child process: a damaged one may end the process that reads it.
-    """
-    pool = None
-    try:
-        for path in paths:
-            pool = pool or ProcessPoolExecutor(1)
-            try:
-                yield pool.submit(_annotations_of, path).result(), ""
-            except BrokenProcessPool:
-                pool.shutdown(wait=True, kill_workers=True)
-                pool = None
-                yield (), "the process that read it was ended by the system: a damaged file"
-            except DataError as error:
-                yield (), str(error)
-    finally:
-        if pool is not None:
-            pool.shutdown(wait=True, kill_workers=True)
+    """Annotations of each file as MNE-Python reads them, or why they cannot be read."""
+    for events, problem in each_apart(_annotations_of, paths):
+        yield events or (), problem
 
 
 def _annotations_of(path: Path) -> tuple[Event, ...]:
