@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 ALIGNMENT = 4096  # bytes
 TIME_MAJOR, CHANNEL_MAJOR = 0, 1  # layouts of the index
 EVENT_TICKS_PER_S = 10_000
-FETCHED_AT_ONCE = 1 << 17  # bytes; Linux forgets what is asked for beyond its read-ahead, 128 KiB unless it is set
-LONG = 1 << 19  # bytes; longer pieces are read and not announced
+ANNOUNCED = 1 << 17  # bytes at once; Linux forgets what is announced beyond its read-ahead, 128 KiB unless it is set
+LONG = 1 << 19  # bytes; longer stretches are read, this much at once, and not announced
 
 INDEX_DTYPE = np.dtype(
     [
@@ -304,23 +304,21 @@ class Store:
 
 
 def _fetch(mapped: mmap.mmap, path: Path, starts: list[int], lengths: list[int]) -> None:
-    pieces = [
-        (at, min(FETCHED_AT_ONCE, start + length - at), length > LONG)
-        for start, length in zip(starts, lengths, strict=True)
-        for at in range(start, start + length, FETCHED_AT_ONCE)
-    ]
     if not hasattr(os, "posix_fadvise"):  # macOS
-        for start, length, _ in pieces:
+        for start, length in zip(starts, lengths, strict=True):
             mapped.madvise(mmap.MADV_WILLNEED, start, length)
         return
-    unused = bytearray(FETCHED_AT_ONCE)
+    unused = bytearray(LONG)
     handle = os.open(path, os.O_RDONLY)  # unlike madvise, its calls leave the interpreter's lock free
     try:
-        for start, length, is_long in pieces:
-            if is_long:
-                os.preadv(handle, [unused], start)
+        for start, length in zip(starts, lengths, strict=True):
+            end = start + length
+            if length > LONG:
+                for at in range(start, end, LONG):
+                    os.preadv(handle, [memoryview(unused)[: end - at]], at)
             else:
-                os.posix_fadvise(handle, start, length, os.POSIX_FADV_WILLNEED)
+                for at in range(start, end, ANNOUNCED):
+                    os.posix_fadvise(handle, at, min(ANNOUNCED, end - at), os.POSIX_FADV_WILLNEED)
     finally:
         os.close(handle)
 
