@@ -1,12 +1,18 @@
+import importlib
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
+from cerebro.cli.data_config import PrepareConfig
 from cerebro.cli.main import main
+from cerebro.cli.mixture import _first_look
 from cerebro.data.channels import AsPrepared
 from cerebro.data.mixture import open_store
+from cerebro.data.preprocess import Preprocessing
 from cerebro.errors import DataError
 from cerebro.simulate.writers import write_bdf
 from cerebro.study.execute import store_hash
@@ -227,3 +233,22 @@ def test_a_member_that_cannot_give_the_channels_is_named(corpora, capsys):
     mix(corpora, channels={"target": "10-20-19", "electrodes": ["P3"], "max_distance_mm": 0.0})
     line = refused(corpora, capsys)
     assert "member wide: no channel of montage" in line
+
+
+def test_a_recording_that_ends_its_reader_costs_a_look_and_not_the_command(tmp_path, monkeypatch):
+    support = str(Path(__file__).parents[1] / "data" / "support")
+    monkeypatch.syspath_prepend(support)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([support, os.environ.get("PYTHONPATH", "")]))
+    npy_reader = importlib.import_module("npy_reader")  # children find it by name
+    for number, what in enumerate(("crash", "bug", "short", "whole")):
+        npy_reader.write_recording(tmp_path, f"sub0{number}_{what}", seed=number)
+    seen = _first_look(PrepareConfig(npy_reader.Arrays(tmp_path), Preprocessing(), 0.05, 0.05))
+    assert seen is not None
+    assert seen.montages[0].channels == ("A", "B", "C")
+    assert seen.references == ("Cz",)
+    assert sorted(path.stem for path in tmp_path.glob("*.opened")) == [
+        "sub00_crash",
+        "sub01_bug",
+        "sub02_short",
+        "sub03_whole",
+    ]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from cerebro.cli.data_config import PrepareConfig
 from cerebro.cli.mixture_config import OWN_KEYS, MixtureConfig, read_mixture_config
 from cerebro.data.channels import AsPrepared, MapChannels
 from cerebro.data.mixture import MIXTURE_FILE, Mixture, check_references, references_of, write_mixture
-from cerebro.data.readers.base import Skip
+from cerebro.data.readers.apart import each_apart
+from cerebro.data.readers.base import Entry, Reader
 from cerebro.data.store import Store
 from cerebro.data.windows import places_of
 from cerebro.errors import ConfigError, DataError
@@ -127,16 +129,28 @@ def _of_store(name: str, path: Path) -> _Seen:
 def _first_look(config: PrepareConfig) -> _Seen | None:
     """A member that is to be made, by the first of its recordings that opens; None if none of the first does."""
     position = dict(zip(config.reader.montage().channels, config.reader.montage().positions, strict=True))
-    for entry in config.reader.scan().entries[:_N_LOOKS]:
-        try:
-            recording = config.reader.load(entry)
-        except (DataError, Skip):  # the build lists it
+    entries = {entry.path: entry for entry in config.reader.scan().entries[:_N_LOOKS]}
+    looks = each_apart(partial(_channels_and_reference, config.reader, entries), list(entries))
+    for found, _ in looks:
+        if found is None:  # the build lists it
             continue
-        reference = recording.reference if config.preprocessing.reference == "as_is" else "average"
-        places = np.array([position[channel] for channel in recording.channels])
-        montage = Montage(config.reader.montage().name, recording.channels, places)
+        looks.close()
+        channels, reference = found
+        reference = reference if config.preprocessing.reference == "as_is" else "average"
+        montage = Montage(config.reader.montage().name, channels, np.array([position[name] for name in channels]))
         return _Seen(config.preprocessing.sfreq, (reference,), (montage,))
     return None
+
+
+def _channels_and_reference(
+    reader: Reader, entries: Mapping[Path, Entry], path: Path
+) -> tuple[tuple[str, ...], str] | None:
+    """What one recording has, in a process of its own; None if it cannot be read."""
+    try:
+        recording = reader.load(entries[path])
+    except Exception:  # readers of other libraries raise anything
+        return None
+    return recording.channels, recording.reference
 
 
 def _check_together(seen: Mapping[str, _Seen], config: MixtureConfig, path: Path) -> None:

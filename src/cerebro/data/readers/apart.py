@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ from cerebro.errors import DataError
 Found = TypeVar("Found")
 
 
-def each_apart(look: Callable[[Path], Found], paths: Sequence[Path]) -> Iterator[tuple[Found | None, str]]:
+def each_apart(look: Callable[[Path], Found], paths: Sequence[Path]) -> Generator[tuple[Found | None, str], None, None]:
     """What ``look`` gives for each file, or ``None`` and in one line why there is nothing.
 
     Parameters
