@@ -276,14 +276,15 @@ def test_random_kills_of_tasks_and_builders_give_the_same_bytes(submitit, reader
         write_recording(reader.root, f"sub{number}_slow", seed=number)
     build(reader, PLAN, tmp_path / "clean")
     draw, out, n_tasks_killed, n_builders_killed = random.Random(0), tmp_path / "store", 0, 0
-    while n_builders_killed < 4:
+    while n_builders_killed < 4 or n_tasks_killed < 4:
         reader.opened()
         builder = build_apart(reader, out)
         for _ in range(draw.randrange(1, 4)):  # a builder outlives the deaths of its tasks
             if until_a_recording_is_open(reader, builder) and (tasks := tasks_of(out)):
                 time.sleep(draw.uniform(0, 0.5))
-                draw.choice(tasks).kill()
-                n_tasks_killed += 1
+                with contextlib.suppress(psutil.NoSuchProcess):  # it may have ended meanwhile
+                    draw.choice(tasks).kill()
+                    n_tasks_killed += 1
         if until_a_recording_is_open(reader, builder):
             builder.kill()  # its tasks live on, until the next one withdraws their lease
             n_builders_killed += 1
@@ -297,7 +298,6 @@ def test_random_kills_of_tasks_and_builders_give_the_same_bytes(submitit, reader
     _, told = builder.communicate()
     assert builder.returncode == 0, told
     assert content(out) == content(tmp_path / "clean")
-    assert n_tasks_killed >= 4
     assert tasks_of(out) == []
 
 
