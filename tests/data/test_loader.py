@@ -194,6 +194,17 @@ def test_an_error_of_the_reading_thread_reaches_the_loop_and_the_thread_ends(sto
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("cerebro-read-ahead")]
 
 
+def test_a_disk_that_cannot_be_read_is_told_though_batches_still_come(store, monkeypatch):
+    loader = loader_of(store)
+
+    def fail(rows, keys):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(loader.maker.reader, "will_need", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        list(loader)
+
+
 def test_leaving_a_loop_early_ends_the_thread(store):
     batches = iter(loader_of(store))
     next(batches)

@@ -181,13 +181,16 @@ class BatchLoader:
     def __iter__(self) -> Iterator[RawBatch]:
         epoch, first = (self._epoch, self._step) if self.is_training else (0, 0)
         ahead: deque[Future[RawBatch]] = deque()
+        fetched: deque[Future[None]] = deque()
         threads = ThreadPoolExecutor(max_workers=max(1, self.n_threads), thread_name_prefix="cerebro-read-ahead")
         fetcher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cerebro-fetch")
         n_ahead = READ_AHEAD * self.n_threads
         try:
             for step in range(first, len(self) + n_ahead):
                 if step < len(self):
-                    self._fetch(fetcher, epoch, step, first)
+                    fetched.extend(self._fetch(fetcher, epoch, step, first))
+                    while fetched and fetched[0].done():
+                        fetched.popleft().result()  # what went wrong there is not kept quiet
                     ahead.append(threads.submit(self.batch, epoch, step))
                 if step - first < n_ahead:
                     continue
@@ -195,19 +198,19 @@ class BatchLoader:
                 if self.is_training:
                     self._epoch, self._step = self._behind(epoch, step - n_ahead + 1)
                 yield batch
+            for asked in fetched:
+                asked.result()
         finally:
             threads.shutdown(wait=True, cancel_futures=True)
             fetcher.shutdown(wait=True, cancel_futures=True)
 
-    def _fetch(self, fetcher: ThreadPoolExecutor, epoch: int, step: int, first: int) -> None:
+    def _fetch(self, fetcher: ThreadPoolExecutor, epoch: int, step: int, first: int) -> list[Future[None]]:
         """Where a group of batches begins, have the disk read the next one (and the first one, to begin with)."""
         if self.maker.reader.store.is_at_hand:
-            return
+            return []
         n = max(1, FETCH_AHEAD_BYTES // (self.order.batch_size * self.maker.reader.bytes_per_window))
-        if step == first:
-            fetcher.submit(self._will_need, epoch, first, first + n)
-        if (step - first) % n == 0:
-            fetcher.submit(self._will_need, epoch, step + n, step + 2 * n)
+        groups = [first] * (step == first) + [step + n] * ((step - first) % n == 0)
+        return [fetcher.submit(self._will_need, epoch, group, group + n) for group in groups]
 
     def _will_need(self, epoch: int, first: int, stop: int) -> None:
         """Ask for this rank's share of batches ``first`` to ``stop`` of ``epoch``."""
