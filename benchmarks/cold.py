@@ -9,7 +9,9 @@ virtual machine takes back memory that was free for two seconds, and getting it 
 
 The store holds 1.5 GB, twelve times what the loader asks the disk for ahead of time in the order of the disk.
 ``scattered`` takes every sixth window only, so that no two windows are neighbours on the disk: what a store far larger
-than that gets, a request of 52 kB at a time. ``read_amplification`` is that of the scattered windows.
+than that gets, a request of 52 kB at a time. ``read_amplification`` is that of the scattered windows. ``disk`` is what
+can be had of windows in random order: their bytes and nothing else, read by eight threads into buffers, each group of
+as many as the loader asks for at once in the order of the disk.
 """
 
 import os
@@ -17,6 +19,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 import repeated
-from cerebro.data.loader import BatchLoader, BatchMaker
+from cerebro.data.loader import FETCH_AHEAD_BYTES, BatchLoader, BatchMaker
 from cerebro.data.sampling import FixedOrder, Order, ShuffledOrder
 from cerebro.data.sources import SlidingWindows
 from cerebro.data.store import Store
@@ -36,6 +39,7 @@ DURATION_S, BATCH = 2.0, 128
 SCATTER = 6
 IN_ORDER = -1  # as a seed: no shuffling
 AT_ONCE = 256 << 10  # bytes; larger pieces were slower
+N_READERS = 8
 
 Result = TypeVar("Result")
 
@@ -55,15 +59,19 @@ def measure(path: Path, rounds: int) -> dict[str, float]:
         sequential = second(lambda: sequential_speed(path))
         in_order, _ = second(lambda: loader_speed(path, every, IN_ORDER))
         random, _ = second(lambda: loader_speed(path, every, number))  # noqa: B023  is called at once
+        disk = second(lambda: disk_speed(path, every, number))  # noqa: B023
         islands, amplification = second(lambda: loader_speed(path, scattered, number))  # noqa: B023
         for name, value in {
             "cold_random_vs_sequential": random / sequential,
             "cold_random_vs_in_order": random / in_order,
+            "cold_random_vs_disk": random / disk,
+            "cold_disk_vs_sequential": disk / sequential,
             "cold_in_order_vs_sequential": in_order / sequential,
             "cold_scattered_vs_sequential": islands / sequential,
             "read_amplification": amplification,
             "cold_in_order_mb_per_second": in_order / 1e6,
             "cold_random_mb_per_second": random / 1e6,
+            "cold_disk_mb_per_second": disk / 1e6,
             "cold_scattered_mb_per_second": islands / 1e6,
             "cold_sequential_mb_per_second": sequential / 1e6,
         }.items():
@@ -117,6 +125,36 @@ def sequential_speed(path: Path) -> float:
             while n := file.readinto(buffer):
                 n_bytes += n
     return n_bytes / (time.perf_counter() - start)
+
+
+def disk_speed(path: Path, rows: npt.NDArray[np.int64], seed: int) -> float:
+    """Bytes per second of reading the windows of one shuffled epoch, and doing nothing with them."""
+    store = Store.open(path)
+    order, table = loader_of(store, rows, seed).order, SlidingWindows(DURATION_S, DURATION_S).table(store)[0]
+    recording, start = table.places(np.concatenate([order.batch(0, step)[0] for step in range(len(order))]))
+    index = store.index[recording]
+    n_bytes = 2 * table.n_times * int(index["n_channels"][0])
+    shard, first = index["shard"], 2 * (index["offset"] + start * index["n_channels"])
+    n = FETCH_AHEAD_BYTES // n_bytes
+    groups = [at + np.lexsort((first[at : at + n], shard[at : at + n])) for at in range(0, len(rows), n)]
+    handles = [os.open(file, os.O_RDONLY) for file in sorted(path.glob("shards/*"))]
+    buffers = [bytearray(n_bytes) for _ in range(N_READERS)]
+
+    def read(reader: int, places: list[tuple[int, int]]) -> None:
+        for number, at in places[reader::N_READERS]:
+            os.preadv(handles[number], [buffers[reader]], at)
+
+    drop(path)
+    began = time.perf_counter()
+    with ThreadPoolExecutor(N_READERS) as readers:
+        for group in groups:
+            places = list(zip(shard[group].tolist(), first[group].tolist(), strict=True))
+            for done in [readers.submit(read, reader, places) for reader in range(N_READERS)]:
+                done.result()
+    taken = time.perf_counter() - began
+    for handle in handles:
+        os.close(handle)
+    return len(rows) * n_bytes / taken
 
 
 def drop(path: Path) -> None:
