@@ -3,6 +3,7 @@ import json
 import os
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import yaml
@@ -13,6 +14,7 @@ from cerebro.cli.mixture import _first_look
 from cerebro.data.channels import AsPrepared
 from cerebro.data.mixture import open_store
 from cerebro.data.preprocess import Preprocessing
+from cerebro.data.readers import LaBraMHDF5
 from cerebro.errors import DataError
 from cerebro.simulate.writers import write_bdf
 from cerebro.study.execute import store_hash
@@ -252,3 +254,12 @@ def test_a_recording_that_ends_its_reader_costs_a_look_and_not_the_command(tmp_p
         "sub02_short",
         "sub03_whole",
     ]
+
+
+def test_a_member_whose_recordings_are_places_in_a_file_is_looked_at_too(tmp_path):
+    with h5py.File(tmp_path / "film.hdf5", "w") as file:
+        dataset = file.create_dataset("P1_a/eeg", data=np.random.default_rng(0).normal(0, 20, (2, 3000)))
+        dataset.attrs.update({"rsFreq": 200, "chOrder": ["O1", "O2"]})
+    seen = _first_look(PrepareConfig(LaBraMHDF5(tmp_path, "film"), Preprocessing(), 0.05, 0.05))
+    assert seen is not None
+    assert seen.montages[0].channels == ("O1", "O2")

@@ -21,6 +21,7 @@ from cerebro.data.checksum_list import annex_key, digests_of, read_checksums, re
 from cerebro.data.pieces import Recipe, make_piece
 from cerebro.data.preprocess import Preprocessing
 from cerebro.data.readers import Folder, Recording
+from cerebro.data.readers.table_file import TableFormat
 from cerebro.data.source_checksums import freeze, with_checksums
 from cerebro.data.store import Store
 from cerebro.errors import DataError
@@ -167,6 +168,23 @@ def test_freezing_again_adds_new_files_and_refuses_changed_ones(reader):
     with pytest.raises(DataError, match=r"a\.bdf differs from SHA256SUMS"):
         freeze(reader)
     assert file.read_bytes() == before
+
+
+def test_a_folder_behind_a_link_is_frozen_and_damage_in_it_costs_one_recording(tmp_path):
+    root, disk = tmp_path / "root", tmp_path / "disk"
+    for path in (root / "a.csv", disk / "b.csv", disk / "c.csv", root / ".git/annex/a.csv"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("Fz,Cz,marker\n" + "1.5,2.5,0\n" * 500)
+    (root / "linked").symlink_to(disk, target_is_directory=True)
+    table = TableFormat(sfreq=100.0, marker_column="marker")
+    reader = Folder(root, "mine", participant_from="([abc])$", tasks={".": "rest"}, pattern="**/*.csv", table=table)
+    assert [entry.participant for entry in reader.scan().entries] == ["a", "b", "c"]
+    file, n_files = freeze(reader)
+    assert (sorted(read_checksums(file).digests), n_files) == (["a.csv", "linked/b.csv", "linked/c.csv"], 3)
+    (disk / "b.csv").write_bytes(b"no table")
+    scan = with_checksums(reader, reader.scan())
+    assert [entry.participant for entry in scan.entries] == ["a", "c"]
+    assert "b.csv" in " ".join(finding.where for finding in scan.findings if finding.severity == "failed")
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "md5"])

@@ -6,6 +6,7 @@ from dataclasses import replace
 from cerebro.data.readers.base import Entry, Finding, Scan
 
 RULE_NAME = "unwritable-name"
+NO_NAME = "its name is no UTF-8 text or holds control characters"
 _UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters; bytes that were no UTF-8
 
 
@@ -21,7 +22,7 @@ def with_plain_names(scan: Scan) -> Scan:
         for one in scan.findings
     ]
     findings += [
-        Finding(RULE_NAME, "failed", plain(entry.key), f"rename {plain(str(entry.path))}: its name is no UTF-8 text")
+        Finding(RULE_NAME, "failed", plain(entry.key), f"rename {plain(str(entry.path))}: {NO_NAME}")
         for entry in scan.entries
         if entry.key not in kept
     ]

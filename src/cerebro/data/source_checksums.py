@@ -4,7 +4,6 @@ EDF, BrainVision, FIF and EEGLAB files carry no checksum; a list of SHA-256 sums
 a true one. `cerebro.data.checksum_list` has the format.
 """
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -17,6 +16,7 @@ from cerebro.data.checksum_list import (
     write_checksums,
 )
 from cerebro.data.readers.base import Entry, Finding, Reader, Scan
+from cerebro.data.readers.found_files import files_below
 from cerebro.data.source_files import data_files, file_of, known_digests_of, sidecar_files
 from cerebro.errors import DataError
 from cerebro.progress import progress
@@ -203,18 +203,15 @@ def _tables_of(reader: Reader) -> list[Path]:
 
 
 def _files_below(root: Path) -> list[Path]:
-    found = []
-    for folder, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        files = [Path(folder) / name for name in sorted(names) if not name.startswith(".") and name != CHECKSUMS]
-        found += [file for file in files if file.is_file()]
-    return found
+    """What a list of the whole data set names: all that readers find, and the tables and notes beside it."""
+    files = files_below(root, "**/*")
+    return [file for file in files if file.is_file() and not file.name.startswith(".") and file.name != CHECKSUMS]
 
 
 def _is_signal(reader: Reader, path: Path) -> bool:
     """Whether a table is one of the recordings themselves, of which one may be set aside."""
     root, pattern = _root(reader), getattr(reader, "pattern", "")
-    return root is not None and bool(pattern) and path in root.glob(pattern)
+    return root is not None and bool(pattern) and path in files_below(root, pattern)
 
 
 def _is_table(name: str) -> bool:

@@ -48,6 +48,13 @@ def known_digests_of(path: Path) -> Mapping[str, str]:
     return _digests_of_version(path, status.st_mtime_ns, status.st_size)
 
 
+def bytes_of(path: Path) -> int:
+    """Bytes of a signal's `data_files`, of the files in a folder, or of the file in which the path names a place."""
+    held_by = file_of(path)
+    files = held_by.rglob("*") if held_by.is_dir() else data_files(held_by)
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
 def hash_sources(path: Path, part: str = "", source_sha256: str = "") -> Sources:
     """Hash every file of a recording, each read once.
 
@@ -55,7 +62,7 @@ def hash_sources(path: Path, part: str = "", source_sha256: str = "") -> Sources
     ``source_sha256`` is known, nothing is read.
     """
     if source_sha256:
-        return Sources(source_sha256, "", {}, _bytes_of(path))
+        return Sources(source_sha256, "", {}, bytes_of(path))
     if part:
         digests = {path: known_digests_of(path)}
         source = hashlib.sha256(f"{digests[path]['sha256']}/{part}".encode()).hexdigest()
@@ -101,13 +108,6 @@ def sidecar_files(path: Path) -> list[Path]:
         others += _named_in_vhdr(path, b"MarkerFile")
     others += [path.with_name(stem + kind) for kind in SIDECAR_KINDS]
     return _once(path, others)[1:]
-
-
-def _bytes_of(path: Path) -> int:
-    """Bytes of a file, of the files in a folder, or of the file in which the rest of the path is a place."""
-    held_by = file_of(path)
-    files = held_by.rglob("*") if held_by.is_dir() else [held_by]
-    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _named_in_vhdr(path: Path, key: bytes) -> list[Path]:

@@ -46,6 +46,15 @@ def test_a_root_that_is_a_link_is_entered(tree, tmp_path):
     assert names(tmp_path / "elsewhere", "**/b.edf") == ["own/deep/b.edf"]
 
 
+def test_hidden_folders_are_entered_only_where_the_pattern_names_them(tree):
+    before = names(tree, "**/*.edf")
+    copy = tree / "own/.git/annex/objects/key.edf"
+    copy.parent.mkdir(parents=True)
+    copy.touch()
+    assert names(tree, "**/*.edf") == before
+    assert names(tree, "own/.git/**/*.edf") == ["own/.git/annex/objects/key.edf"]
+
+
 def test_a_link_that_leads_nowhere_is_a_path_like_others(tree):
     (tree / "own/gone.edf").symlink_to(tree / "nothing")
     assert "own/gone.edf" in names(tree, "**/*.edf")

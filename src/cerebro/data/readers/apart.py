@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from joblib.externals.loky.process_executor import BrokenProcessPool, ProcessPoolExecutor
 
+from cerebro.data.source_files import bytes_of
 from cerebro.data.watchdog import end_with_parent, limited, was_ended
 from cerebro.errors import DataError
 
@@ -22,7 +23,7 @@ def each_apart(look: Callable[[Path], Found], paths: Sequence[Path]) -> Generato
     look : callable
         Function of a module; it raises DataError for what it cannot use.
     paths : sequence of Path
-        Files, looked into one after another under the limits of `cerebro.data.watchdog`.
+        Files, or places in files, looked into one after another under the limits of `cerebro.data.watchdog`.
     """
     pool = None
     with tempfile.TemporaryDirectory() as folder:
@@ -48,5 +49,5 @@ def each_apart(look: Callable[[Path], Found], paths: Sequence[Path]) -> Generato
 
 
 def _look(look: Callable[[Path], Found], path: Path, note: Path) -> Found:
-    with limited(path.stat().st_size, note):
+    with limited(bytes_of(path), note):
         return look(path)

@@ -139,7 +139,7 @@ class Folder(Reader):
         findings: list[Finding] = []
         named = [entry for path in paths if (entry := self._entry(path, findings)) is not None]
         absent = {entry.key for entry in named if not entry.path.exists()} if require_signals else set()
-        findings += [Finding("signal-missing", "skipped", key, "a link that leads nowhere") for key in absent]
+        findings += [Finding("signal-missing", "skipped", key, "a link that leads nowhere") for key in sorted(absent)]
         named = [entry for entry in named if entry.key not in absent]
         twice = sorted(key for key, n in Counter(entry.key for entry in named).items() if n > 1)
         if twice:

@@ -10,7 +10,7 @@ from cerebro.errors import DataError
 def files_below(root: Path, pattern: str) -> list[Path]:
     """Paths below ``root`` that fit a glob and are no folders, sorted; a link that leads nowhere is one of them.
 
-    Unlike that of `pathlib.Path.glob`, ``**`` enters folders that are links (`folders_below`).
+    Unlike that of `pathlib.Path.glob`, ``**`` enters folders that are links, and none that is hidden (`folders_below`).
 
     Raises
     ------
@@ -28,6 +28,8 @@ def files_below(root: Path, pattern: str) -> list[Path]:
 def folders_below(root: Path) -> list[Path]:
     """``root`` and the folders below it, each once: under a link's name only where it stands nowhere below ``root``.
 
+    Hidden folders are not entered: git-annex keeps the files of a data set a second time below ``.git``.
+
     Raises
     ------
     DataError
@@ -44,7 +46,7 @@ def folders_below(root: Path) -> list[Path]:
                 continue
             entered.add((status.st_dev, status.st_ino))
             found.append(Path(folder))
-            names.sort()
+            names[:] = sorted(name for name in names if not name.startswith("."))
             tops += [Path(folder, name) for name in names if os.path.islink(os.path.join(folder, name))]
     return found
 
