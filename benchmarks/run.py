@@ -11,6 +11,7 @@ from pathlib import Path
 SUBJECTS = {
     "data": "random windows from a store beside a plain copy and MNE",
     "preprocess": "filtering and resampling beside MNE",
+    "labram": "training steps of LaBraM beside the GEMM rate, a plain step and braindecode",
 }
 FEWEST_ROUNDS = 7
 ONE_THREAD = {

@@ -101,7 +101,11 @@ class MaskedCodes(Objective):
 
     def forward(self, encoder: Encoder, batch: EEGBatch, tokens: Tensor | None = None) -> Loss:
         """Loss of a batch; ``tokens`` of the unmasked batch are of no use here."""
-        codes = self.tokenizer(batch).flatten(1)  # (B, C N)
+        return self.loss(encoder, batch, self.tokenizer(batch))
+
+    def loss(self, encoder: Encoder, batch: EEGBatch, codes: Int64[Tensor, "B C N"]) -> Loss:
+        """Loss of a batch whose codes are known."""
+        codes = codes.flatten(1)  # (B, C N)
         valid = encoder.valid(batch)
         mask = random_mask(valid, self.mask_ratio, batch.key)
         local = encoder.embed(batch)
