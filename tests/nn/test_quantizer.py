@@ -99,3 +99,29 @@ def test_distances_stay_float32_under_bfloat16() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(codebook.codes(tokens), exact)
         assert torch.equal(codebook(tokens, KEY).codes, exact)
+
+
+def test_padded_tokens_leave_no_trace_in_the_codebook_and_need_no_count_of_them() -> None:
+    tokens = torch.randn(40, 8)
+    place = torch.randperm(100)[:40].sort().values
+    among = torch.full((100, 8), 37.0).index_copy(0, place, tokens)
+    valid = torch.zeros(100, dtype=torch.bool).index_fill(0, place, True)
+    alone, padded = CosineCodebook(64, 8, revive_below=0.5), CosineCodebook(64, 8, revive_below=0.5)
+    padded.load_state_dict(alone.state_dict())
+    for step in range(10):  # enough for codes to die and to be put onto tokens
+        key = torch.tensor([step])
+        found, expected = padded(among, key, valid), alone(tokens, key)
+        torch.testing.assert_close(found.commitment, expected.commitment)
+        torch.testing.assert_close(found.perplexity, expected.perplexity)
+        assert torch.equal(found.codes[valid], expected.codes)
+    torch.testing.assert_close(padded.weight, alone.weight)
+    torch.testing.assert_close(padded.use, alone.use)
+
+
+def test_a_batch_of_nothing_but_padding_leaves_the_codes_where_they_are() -> None:
+    codebook = CosineCodebook(16, 8, revive_below=0.5)
+    before = codebook.weight.clone()
+    for step in range(10):
+        quantized = codebook(torch.randn(20, 8), torch.tensor([step]), torch.zeros(20, dtype=torch.bool))
+    torch.testing.assert_close(codebook.weight, before)
+    assert float(quantized.commitment) == 0

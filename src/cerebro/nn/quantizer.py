@@ -95,18 +95,23 @@ class CosineCodebook(nn.Module):
         with torch.no_grad(), torch.autocast(tokens.device.type, enabled=False):
             return (F.normalize(tokens.float(), dim=-1) @ self.weight.T).argmax(dim=-1)
 
-    def forward(self, tokens: Float[Tensor, "M D"], key: Int64[Tensor, " 1"]) -> Quantized:
-        """Quantise tokens that are no padding; ``key`` decides onto which tokens dead codes are put."""
+    def forward(
+        self, tokens: Float[Tensor, "M D"], key: Int64[Tensor, " 1"], valid: Bool[Tensor, " M"] | None = None
+    ) -> Quantized:
+        """Quantise tokens; those that are not ``valid`` (``None``: all are) get a code and have no influence.
+
+        ``key`` decides onto which tokens dead codes are put. Shapes depend on M alone, and nothing waits for the host.
+        """
         with torch.autocast(tokens.device.type, enabled=False):
             unit = F.normalize(tokens.float(), dim=-1)
             with torch.no_grad():
                 codes = (unit @ self.weight.T).argmax(dim=-1)
                 nearest = self.weight[codes]
-                counts = sum_over_processes(count_codes(codes, self.n_codes))
-            commitment = F.mse_loss(unit, nearest)
+                counts = sum_over_processes(count_codes(codes, self.n_codes, valid))
+            commitment = _mean_square(unit - nearest, valid)
             vectors = unit + (nearest - unit).detach()
             if self.training:
-                self._follow(unit.detach(), codes, counts, key)
+                self._follow(unit.detach(), codes, counts, key, valid)
             share = counts / counts.sum().clamp(min=1)
             perplexity = torch.exp(-(share * share.clamp(min=1e-12).log()).sum())
             return Quantized(vectors, codes, commitment, perplexity, (counts > 0).float().mean())
@@ -118,19 +123,47 @@ class CosineCodebook(nn.Module):
         codes: Int64[Tensor, " M"],
         counts: Float[Tensor, " K"],
         key: Int64[Tensor, " 1"],
+        valid: Bool[Tensor, " M"] | None,
     ) -> None:
-        sums = sum_over_processes(torch.zeros_like(self.weight).index_add_(0, codes, unit))
+        counted = unit if valid is None else torch.where(valid[:, None], unit, 0.0)
+        sums = sum_over_processes(torch.zeros_like(self.weight).index_add_(0, codes, counted))
         mean = F.normalize(sums, dim=-1)
         moved = F.normalize(self.weight * self.decay + mean * (1 - self.decay), dim=-1)
         weight = torch.where(counts[:, None] > 0, moved, self.weight)
         use = self.use * USE_DECAY + counts / counts.sum().clamp(min=1) * (1 - USE_DECAY)
-        if self.revive_below > 0 and len(unit) > 0:
+        if self.revive_below > 0:
             dead = use * self.n_codes < self.revive_below
-            draw = (uniform(key, self.n_codes)[0] * len(unit)).long().clamp(max=len(unit) - 1)
-            weight = torch.where(dead[:, None], from_first_process(unit[draw]), weight)
+            fresh = weight  # a first process without a token leaves them where they are
+            if len(unit) > 0:
+                fresh = self._drawn(unit, key, valid, weight)
+            weight = torch.where(dead[:, None], from_first_process(fresh), weight)
             use = torch.where(dead, 1.0 / self.n_codes, use)
         self.weight.copy_(weight)
         self.use.copy_(use)
+
+    def _drawn(
+        self,
+        unit: Float[Tensor, "M D"],
+        key: Int64[Tensor, " 1"],
+        valid: Bool[Tensor, " M"] | None,
+        weight: Float[Tensor, "K D"],
+    ) -> Float[Tensor, "K D"]:
+        """A valid token for each code, drawn; the code itself where there is none."""
+        draw = uniform(key, self.n_codes)[0]
+        if valid is None:
+            return unit[(draw * len(unit)).long().clamp(max=len(unit) - 1)]
+        n_valid = valid.sum()
+        first = (~valid).to(torch.int8).argsort(stable=True)  # valid tokens first, in their order
+        place = (draw * n_valid).long().clamp(max=len(unit) - 1).minimum((n_valid - 1).clamp(min=0))
+        return torch.where(n_valid > 0, unit[first[place]], weight)
+
+
+def _mean_square(difference: Float[Tensor, "M D"], valid: Bool[Tensor, " M"] | None) -> Float[Tensor, ""]:
+    """Mean over the valid rows; 0 without any."""
+    if valid is None:
+        return difference.square().mean()
+    squares = torch.where(valid[:, None], difference.square(), 0.0).sum()
+    return squares / (valid.sum().clamp(min=1) * difference.shape[1])
 
 
 def count_codes(

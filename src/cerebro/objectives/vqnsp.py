@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from cerebro.encoders.base import Encoder
 from cerebro.errors import ConfigError, check_positive
 from cerebro.nn.attention import EPS
-from cerebro.nn.quantizer import CosineCodebook
+from cerebro.nn.quantizer import CosineCodebook, Quantized, count_codes
 from cerebro.nn.transformer import TokenTransformer
 from cerebro.objectives.base import Loss, Objective, check_own_channels
 from cerebro.signal import EEGBatch, SignalSpec
@@ -129,11 +129,11 @@ class VQNSP(Objective):
         """Loss of a batch; hands its tokens on."""
         tokens = encoder(batch) if tokens is None else tokens
         valid = encoder.valid(batch)
-        quantized = self.codebook(_unpadded(self._features(tokens), batch, valid), batch.key[:1])
+        quantized = self._quantize(tokens, batch, valid)
         amplitude, phase = self.decode(quantized.vectors, batch, valid)
         wanted_amplitude, wanted_phase = self.targets(encoder, batch)
         amplitude_loss, phase_loss = (
-            F.mse_loss(_unpadded(rebuilt, batch, valid).float(), _unpadded(wanted, batch, valid))
+            _mean_square(rebuilt.float(), wanted, valid if batch.is_padded else None)
             for rebuilt, wanted in ((amplitude, wanted_amplitude.value), (phase, wanted_phase.value))
         )
         parts = {
@@ -154,14 +154,9 @@ class VQNSP(Objective):
     def decode(
         self, vectors: Float[Tensor, "M D"], batch: EEGBatch, valid: Bool[Tensor, "B C N"]
     ) -> tuple[Float[Tensor, "B C N F"], Float[Tensor, "B C N G"]]:
-        """Amplitude and phase (in the targets' form) from the code vectors of the valid patches."""
-        tokens = self.from_code(vectors)  # (M, D)
-        if not batch.is_padded:
-            mixed = self.decoder(tokens.view(*valid.shape, -1), batch.channel)
-        else:
-            spread = tokens.new_zeros(*valid.shape, tokens.shape[-1])
-            spread[valid] = tokens
-            mixed = self.decoder(spread, batch.channel, valid)
+        """Amplitude and phase (in the targets' form) from the code vectors of all patches, M = B C N."""
+        tokens = self.from_code(vectors).view(*valid.shape, -1)  # (B, C, N, D)
+        mixed = self.decoder(tokens, batch.channel, valid if batch.is_padded else None)
         mixed = self.decoder_norm(mixed).view(*valid.shape, -1)
         return self.to_amplitude(mixed), self.to_phase(mixed)
 
@@ -187,7 +182,7 @@ class VQNSP(Objective):
         window (for ``official`` those of its phases, too) scale the rebuilt one.
         """
         valid = encoder.valid(batch)
-        quantized = self.codebook(_unpadded(self._features(encoder(batch)), batch, valid), batch.key[:1])
+        quantized = self._quantize(encoder(batch), batch, valid)
         predicted_amplitude, predicted_phase = self.decode(quantized.vectors, batch, valid)
         amplitude, phase = self.targets(encoder, batch)
         magnitude = (predicted_amplitude * amplitude.sd + amplitude.mean).clamp(min=0)  # (B, C, N, F)
@@ -204,8 +199,14 @@ class VQNSP(Objective):
             "channel": batch.channel[0],  # electrode of each row; -1 pads
             "original": original[0].flatten(1),
             "reconstructed": rebuilt[0].flatten(1),
-            "code_counts": torch.bincount(quantized.codes, minlength=self.codebook.n_codes),
+            "code_counts": count_codes(quantized.codes, self.codebook.n_codes, valid.flatten()).long(),
         }
+
+    def _quantize(self, tokens: Float[Tensor, "B C N D"], batch: EEGBatch, valid: Bool[Tensor, "B C N"]) -> Quantized:
+        """All patches quantised, padded ones without influence: shapes do not depend on how many those are."""
+        features = self._features(tokens).flatten(0, 2)
+        quantized: Quantized = self.codebook(features, batch.key[:1], valid.flatten() if batch.is_padded else None)
+        return quantized
 
     def _features(self, tokens: Float[Tensor, "B C N D"]) -> Float[Tensor, "B C N E"]:
         """Tokens at the width of a code, in float32."""
@@ -222,9 +223,14 @@ def _two_layers(n_inputs: int, n_outputs: int, std: float) -> nn.Sequential:
     return nn.Sequential(first, nn.Tanh(), second)
 
 
-def _unpadded(value: Float[Tensor, "B C N F"], batch: EEGBatch, valid: Bool[Tensor, "B C N"]) -> Float[Tensor, "M F"]:
-    """Rows of the valid patches; only a padded batch makes the host wait for their number."""
-    return value[valid] if batch.is_padded else value.flatten(0, 2)
+def _mean_square(
+    found: Float[Tensor, "B C N F"], wanted: Float[Tensor, "B C N F"], valid: Bool[Tensor, "B C N"] | None
+) -> Float[Tensor, ""]:
+    """Mean squared difference over the valid patches (``None``: all); 0 without any."""
+    if valid is None:
+        return F.mse_loss(found, wanted)
+    squares = torch.where(valid[..., None], (found - wanted).square(), 0.0).sum()
+    return squares / (valid.sum().clamp(min=1) * found.shape[-1])
 
 
 def _standardise(value: Float[Tensor, "B C N F"], valid: Bool[Tensor, "B C N"]) -> Standardised:
