@@ -29,7 +29,8 @@ class CosineCodebook(nn.Module):
 
     While training, a code moves towards the normalised mean of its tokens (decay 0.99) and a code that has gone out of
     use is put onto a token of the batch. In ``eval()`` nothing changes. Distances are float32 whatever the precision of
-    the run. Processes of a distributed run share one codebook.
+    the run. Processes of a distributed run share one codebook, equal to the bit: it follows the tokens of all of them,
+    use and perplexity count all of them, and dead codes are put onto tokens of the first.
 
     Parameters
     ----------
@@ -67,6 +68,9 @@ class CosineCodebook(nn.Module):
     @torch.no_grad()
     def start(self, tokens: Float[Tensor, "M D"], key: Int64[Tensor, " 1"], n_iterations: int = 10) -> None:
         """Set the codes by k-means on the directions of ``tokens`` (spherical k-means; Dhillon & Modha 2001).
+
+        ``tokens`` are those of all processes (`cerebro.nn.processes.gather_uneven_rows`), and ``key`` that of the
+        first.
 
         Raises
         ------

@@ -65,6 +65,14 @@ class Objective(nn.Module, ABC):
         """Predictions by target: (B,) values of a regression, (B, K) probabilities of a classification; {} if none."""
         return {}
 
+    def represent(self, encoder: Encoder, batch: EEGBatch) -> Mapping[str, Tensor]:
+        """Vectors of the windows (B, E) whose likeness across people is measured, by name; {} if there are none."""
+        return {}
+
+    def remarks(self, means: Mapping[str, float], n_batches: int) -> list[str]:
+        """Lines for the user after an epoch of ``n_batches``, from the means of the parts of its training loss."""
+        return []
+
     def showcase(self, encoder: Encoder, batch: EEGBatch) -> Mapping[str, Tensor]:
         """Arrays for the report from one validation batch, by name; {} if there is nothing to show."""
         return {}

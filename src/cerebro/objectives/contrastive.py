@@ -1,6 +1,7 @@
 """InfoNCE over people who saw the same at the same time."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
@@ -8,11 +9,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from cerebro.encoders.base import Encoder
-from cerebro.errors import check_positive
+from cerebro.errors import ConfigError, check_positive
 from cerebro.nn.pooling import mean_over_valid
 from cerebro.nn.processes import gather_rows
 from cerebro.objectives.base import Loss, Objective
 from cerebro.signal import EEGBatch, SignalSpec
+
+LEAST_TEMPERATURE = 0.01  # a learned one stays above, or the softmax becomes a maximum
+BATCHES_TO_LOOK_AT = 200  # for a pair, before training starts
+WITHOUT_POSITIVE = "share_of_batches_without_positive"
 
 
 class Contrastive(Objective):
@@ -22,16 +27,28 @@ class Contrastive(Objective):
     Rows of the same pair and participant, and rows without a pair, take no part. Similarities are cosines of the
     projected mean token (Oord et al. 2018, arXiv:1807.03748; Chen et al. 2020, arXiv:2002.05709).
 
+    The batch is that of all processes together: every row meets the rows of the others, and with gradients averaged
+    over processes encoder, projection and temperature learn as they would on one process.
+
+    Logged beside the loss: the mean cosine of positives and of negatives, alignment (mean squared distance of
+    positives) and uniformity (logarithm of the mean of ``exp(-2 d^2)`` over all pairs of rows; both lower is better,
+    Wang & Isola 2020, arXiv:2005.10242), the share of rows that have a positive, and that of batches that have none.
+
     Parameters
     ----------
     encoder, signal
         What is trained.
     temperature : float
-        Similarities are divided by it; larger than 0.
+        Similarities are divided by it; at least 0.01.
     learnable : bool
         Whether the temperature is learned, from ``temperature`` on.
     projection_width : int
         Outputs of the two-layer projection head.
+
+    Raises
+    ------
+    ConfigError
+        If the temperature is too small, or ``start`` finds no training batch that gives something to learn.
     """
 
     def __init__(
@@ -43,7 +60,8 @@ class Contrastive(Objective):
         projection_width: int = 128,
     ) -> None:
         super().__init__(encoder, signal)
-        check_positive("temperature", temperature)
+        if not LEAST_TEMPERATURE <= temperature < float("inf"):
+            raise ConfigError(f"temperature={temperature} is below {LEAST_TEMPERATURE} or not finite; set it to 0.07.")
         check_positive("projection_width", projection_width)
         width = encoder.d_model
         self.projection = nn.Sequential(
@@ -51,13 +69,33 @@ class Contrastive(Objective):
         )
         self.log_temperature = nn.Parameter(torch.tensor(temperature).log(), requires_grad=learnable)
 
+    @torch.no_grad()
+    def start(self, encoder: Encoder, batches: Iterable[EEGBatch]) -> None:
+        """Change nothing; look for a batch in which a window has a positive and a negative."""
+        n_batches = n_windows = n_with_pair = n_with_positive = 0
+        for batch in islice(batches, BATCHES_TO_LOOK_AT):
+            pair = gather_rows(batch.pair)
+            positive, negative = relations(pair, gather_rows(batch.participant))
+            has_positive = positive.any(dim=1)
+            if bool((has_positive & negative.any(dim=1)).any()):
+                return
+            n_batches, n_windows = n_batches + 1, n_windows + len(pair)
+            n_with_pair += int((pair >= 0).sum())
+            n_with_positive += int(has_positive.sum())
+        raise ConfigError(
+            f"no window of the first {n_batches} training batches has a positive (same pair, another participant) "
+            f"beside a negative (another pair): of {n_windows:,} windows {n_with_pair:,} have a pair and "
+            f"{n_with_positive:,} a positive; set data.order to pairs and data.windows to FilmWindows, EyesWindows or "
+            "TaskPairs."
+        )
+
     def forward(self, encoder: Encoder, batch: EEGBatch, tokens: Tensor | None = None) -> Loss:
-        """Loss of a batch; hands its tokens on. A batch without a positive gives zero."""
+        """Loss of a batch; hands its tokens on. A batch without a positive gives zero, and is counted."""
         tokens = encoder(batch) if tokens is None else tokens
         rows = gather_rows(self.project(encoder, batch, tokens))  # (B, E)
         similarity = rows @ rows.T
         positive, negative = relations(gather_rows(batch.pair), gather_rows(batch.participant))
-        temperature = self.log_temperature.exp().clamp(min=0.01)
+        temperature = self.log_temperature.exp().clamp(min=LEAST_TEMPERATURE)
         logits = similarity / temperature
         against = torch.where(negative, logits, -torch.inf).logsumexp(dim=1, keepdim=True)  # (B, 1)
         against = torch.where(negative.any(dim=1, keepdim=True), against, -1e4)
@@ -76,13 +114,41 @@ class Contrastive(Objective):
             "uniformity": _mean((-2 * squared).exp(), others).clamp(min=1e-12).log(),
             "temperature": temperature.detach(),
             "share_of_anchors": n_anchors / len(rows),
+            WITHOUT_POSITIVE: (n_anchors == 0).to(rows.dtype),
         }
-        return Loss(total, parts, tokens)
+        counts = {
+            "loss": n_anchors,  # what has no anchor is no part of a mean over batches
+            "info_nce": n_anchors,
+            "positive_similarity": n_positive.sum(),
+            "negative_similarity": negative.sum(),
+            "alignment": n_positive.sum(),
+            WITHOUT_POSITIVE: torch.ones_like(n_anchors),
+        }
+        return Loss(total, parts, tokens, counts)
 
     def project(self, encoder: Encoder, batch: EEGBatch, tokens: Float[Tensor, "B C N D"]) -> Float[Tensor, "B E"]:
-        """Unit vectors of the windows, in float32."""
+        """Unit vectors of the windows, in float32 at least."""
         with torch.autocast(tokens.device.type, enabled=False):
-            return F.normalize(self.projection(mean_over_valid(tokens.float(), encoder.valid(batch))), dim=-1)
+            return F.normalize(self.projection(self._mean_token(encoder, batch, tokens)), dim=-1)
+
+    @torch.no_grad()
+    def represent(self, encoder: Encoder, batch: EEGBatch) -> Mapping[str, Tensor]:
+        """Mean token of each window (what the next phase builds on), and its projection (what the loss compares)."""
+        tokens = encoder(batch)
+        return {
+            "embedding": self._mean_token(encoder, batch, tokens),  # (B, D)
+            "projection": self.project(encoder, batch, tokens),  # (B, E)
+        }
+
+    def remarks(self, means: Mapping[str, float], n_batches: int) -> list[str]:
+        """Say how many training batches had no positive."""
+        n_without = round(means.get(WITHOUT_POSITIVE, 0.0) * n_batches)
+        if not n_without:
+            return []
+        return [
+            f"WARNING {n_without:,} of {n_batches:,} training batches had no positive pair and taught nothing; set "
+            "data.order to pairs"
+        ]
 
     @torch.no_grad()
     def showcase(self, encoder: Encoder, batch: EEGBatch) -> Mapping[str, Tensor]:
@@ -95,6 +161,11 @@ class Contrastive(Objective):
             "similarity_positive": similarity[positive],
             "similarity_negative": similarity[negative],
         }
+
+    def _mean_token(self, encoder: Encoder, batch: EEGBatch, tokens: Float[Tensor, "B C N D"]) -> Float[Tensor, "B D"]:
+        """Mean of the tokens that are no padding, in float32 at least."""
+        wide = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
+        return mean_over_valid(wide, encoder.valid(batch))
 
 
 def relations(pair: Tensor, participant: Tensor) -> tuple[Bool[Tensor, "B B"], Bool[Tensor, "B B"]]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cerebro.encoders.base import Encoder
 from cerebro.errors import ConfigError, check_positive
 from cerebro.nn.attention import EPS
+from cerebro.nn.processes import from_first_process, gather_uneven_rows
 from cerebro.nn.quantizer import CosineCodebook, Quantized, count_codes
 from cerebro.nn.transformer import TokenTransformer
 from cerebro.objectives.base import Loss, Objective, check_own_channels
@@ -109,15 +110,15 @@ class VQNSP(Objective):
 
     @torch.no_grad()
     def start(self, encoder: Encoder, batches: Iterable[EEGBatch]) -> None:
-        """Set the codebook by k-means on at least 8192 tokens and one token per code."""
+        """Set the codebook by k-means on at least 8192 tokens of all processes and one token per code."""
         wanted = max(TOKENS_FOR_KMEANS, self.codebook.n_codes)
         gathered: list[Tensor] = []
         key = torch.zeros(1, dtype=torch.int64)
         was_training = encoder.training
         encoder.eval()
         for batch in batches:
-            gathered.append(self._features(encoder(batch))[encoder.valid(batch)])  # (M, D)
-            key = batch.key[:1]
+            gathered.append(gather_uneven_rows(self._features(encoder(batch))[encoder.valid(batch)]))  # (M, D)
+            key = from_first_process(batch.key[:1])
             if sum(len(tokens) for tokens in gathered) >= wanted:
                 break
         encoder.train(was_training)

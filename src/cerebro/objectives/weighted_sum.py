@@ -83,6 +83,24 @@ class WeightedSum(Objective):
         """Predictions of all terms."""
         return {target: value for _, term in self._terms() for target, value in term.predict(encoder, batch).items()}
 
+    def represent(self, encoder: Encoder, batch: EEGBatch) -> Mapping[str, Tensor]:
+        """Vectors of all terms, as ``term/name``."""
+        return {
+            f"{name}/{kind}": value
+            for name, term in self._terms()
+            for kind, value in term.represent(encoder, batch).items()
+        }
+
+    def remarks(self, means: Mapping[str, float], n_batches: int) -> list[str]:
+        """Lines of all terms, each with its name."""
+        found = []
+        for name, term in self._terms():
+            mine = {
+                part.removeprefix(f"{name}/"): value for part, value in means.items() if part.startswith(f"{name}/")
+            }
+            found += [f"{name}: {line}" for line in term.remarks(mine, n_batches)]
+        return found
+
     def showcase(self, encoder: Encoder, batch: EEGBatch) -> Mapping[str, Tensor]:
         """Arrays of all terms, as ``term/array``."""
         return {

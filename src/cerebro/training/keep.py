@@ -236,7 +236,10 @@ class Keeper(Callback):
         assert isinstance(phase, Phase)
         phase.watch.settle()
         row: dict[str, Any] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
-        row |= {f"train/{part}": value for part, value in phase.means.take().items()}
+        means = phase.means.take()
+        for line in phase.objective.remarks(means, len(self.train)):
+            self.say(line)
+        row |= {f"train/{part}": value for part, value in means.items()}
         found = evaluate(phase, self.val, self.precision) if len(self.val) else None
         row |= {} if found is None else found.rows("val")
         row["lr"] = phase.current_lr()
