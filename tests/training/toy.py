@@ -1,7 +1,7 @@
 """A phase small enough to be killed dozens of times: classes and data that tests of training and of the CLI share."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -192,3 +192,16 @@ class ToyData:
 
     def predict_dataloader(self) -> ToyLoader:
         return self.test_dataloader()
+
+    def evaluation_loader(self, stage: str, n_most: int = 0) -> ToyLoader:
+        n_batches = min(4, n_most // self.batch_size) if n_most else 4
+        return ToyLoader(self.people[stage], n_batches, self.batch_size, False)
+
+    def participant_values(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """``age`` and ``trait`` of the ten; one age is missing, ``blank`` is known of nobody."""
+        age = np.arange(10, dtype=np.float32) ** 2 % 7
+        known = {"age": np.where(np.arange(10) == 2, np.nan, age), "trait": age + 1, "blank": np.full(10, np.nan)}
+        return {name: known[name].astype(np.float32) for name in names if name in known}
+
+    def window_spans(self, sample: np.ndarray) -> np.ndarray:
+        return np.stack([sample, sample + 1], axis=1).astype(np.float64)

@@ -1,4 +1,4 @@
-"""``cerebro fit | validate | test | predict``: one phase from a typed config.
+"""``cerebro fit | validate | test | predict | probe``: one phase from a typed config.
 
 The constructors are the schema: ``model`` is `Phase`, ``data`` is `EEGData`, ``trainer`` is `TrainerKeys`. Classes may
 only come from cerebro, torch.nn, torch.optim and lightning.pytorch.
@@ -25,8 +25,10 @@ from cerebro.readouts import Readout
 from cerebro.signal import SignalSpec
 from cerebro.training.health import NonFiniteLoss
 from cerebro.training.keep import Interrupted
-from cerebro.training.keys import RunKeys, TrainerKeys
+from cerebro.training.keys import ProbeKeys, RunKeys, TrainerKeys
 from cerebro.training.phase import Phase
+from cerebro.training.probe_report import ProbeRun, probe_checkpoint
+from cerebro.training.probing import MAX_PEOPLE, PARTICIPANT
 from cerebro.training.run import fit as fit_phase
 from cerebro.training.score import Scoring, score_phase
 from cerebro.training.stamp import PhaseData
@@ -43,6 +45,7 @@ EXAMPLES = {
     "validate": "cerebro validate --config outputs/challenge1/config.yaml",
     "test": "cerebro test --config outputs/challenge1/config.yaml",
     "predict": "cerebro predict --config outputs/challenge1/config.yaml",
+    "probe": "cerebro probe outputs/pretrain/best.ckpt --targets p_factor,age,sex,participant",
 }
 
 
@@ -69,6 +72,7 @@ def fit(argv: list[str]) -> int:
         overwrite=parsed.overwrite,
         allow_seen_participants=parsed.allow_seen_participants,
         mlflow=_built(asked).mlflow,
+        probe=_built(asked).probe,
     )
     build, data, trainer = _parts(asked)
     try:
@@ -103,6 +107,44 @@ def test(argv: list[str]) -> int:
 def predict(argv: list[str]) -> int:
     """Write the predictions of a checkpoint, without scores."""
     return _score("predict", argv)
+
+
+def probe(argv: list[str]) -> int:
+    """Fit linear probes to the embeddings of a checkpoint's encoder, and score them on held-out participants."""
+    asked = _ask("probe", _beside_checkpoint(argv))
+    parsed, built = asked.config, _built(asked)
+    names = (name.strip() for name in parsed.targets.split(","))
+    targets = tuple(name for name in names if name) or built.probe.targets
+    out = _out(parsed)
+    run = ProbeRun(
+        targets=targets,
+        out=out,
+        trainer=built.trainer,
+        side=parsed.side,
+        max_windows=parsed.max_windows,
+        max_people=parsed.max_people,
+        n_resamples=parsed.n_resamples,
+        seed=parsed.seed,
+        allow_seen_participants=parsed.allow_seen_participants,
+    )
+    data = vars(built.data)
+    if "targets" in data:
+        data["targets"] = tuple(name for name in targets if name != PARTICIPANT)
+    path = _given(parsed.ckpt_path) or out / "best.ckpt"
+    for line in probe_checkpoint(built.model.encoder, DATA_CLASS(**data), path, run):
+        _say(line)
+    return 0
+
+
+def _beside_checkpoint(argv: list[str]) -> list[str]:
+    """``cerebro probe RUN/best.ckpt ...``: with the config that stands beside it, and that folder as ``--out``."""
+    if not argv or argv[0].startswith("-"):
+        return argv
+    path, *others = argv
+    given = {argument.partition("=")[0] for argument in others}
+    config = [] if "--config" in given else ["--config", str(Path(path).with_name("config.yaml"))]
+    out = [] if "--out" in given else ["--out", str(Path(path).parent)]
+    return [*config, "--ckpt_path", path, *out, *others]
 
 
 def _score(stage: Literal["val", "test", "predict"], argv: list[str]) -> int:
@@ -150,6 +192,15 @@ def make_parser(verb: str) -> ArgumentParser:
         "--allow_seen_participants", type=bool, default=False, help="score participants seen in training"
     )
     parser.add_class_arguments(MLflowKeys, "mlflow")
+    parser.add_class_arguments(ProbeKeys, "probe")
+    if verb == "probe":
+        parser.add_argument(
+            "--targets", type=str, default="", help="what to probe, commas between; probe.targets if left"
+        )
+        parser.add_argument("--side", type=Literal["val", "test"], default="val", help="whom to score")
+        parser.add_argument("--max_windows", type=int, default=20_000, help="windows of each side at most; 0 = all")
+        parser.add_argument("--max_people", type=int, default=MAX_PEOPLE, help="people to tell apart at most; 0 = all")
+        parser.add_argument("--n_resamples", type=int, default=2000, help="draws of participants for intervals")
     return parser
 
 

@@ -25,6 +25,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "validate": ("cerebro.cli.fit", "validate", "score a checkpoint on its validation participants"),
     "test": ("cerebro.cli.fit", "test", "score a checkpoint on participants that it has not seen"),
     "predict": ("cerebro.cli.fit", "predict", "write the predictions of a checkpoint"),
+    "probe": ("cerebro.cli.fit", "probe", "say what a checkpoint's embeddings tell of people, and who they are"),
     "run": ("cerebro.cli.study", "run", "run a recipe: phases, ablations, results"),
     "report": ("cerebro.cli.study", "report", "write the page that shows a study's results"),
     "export": ("cerebro.cli.export", "export", "write a store as Zarr or HDF5 for other programs"),

@@ -22,7 +22,7 @@ from cerebro.data.sequences import reader_of
 from cerebro.data.sources import WindowSource
 from cerebro.data.splits import ParticipantSplit, person_numbers
 from cerebro.data.store import Store
-from cerebro.data.targets import resolve
+from cerebro.data.targets import participant_values, resolve
 from cerebro.data.windows import Omission, WindowTable
 from cerebro.errors import ConfigError, DataError, check_one_of, check_positive
 from cerebro.signal import KEEP_CHANNELS, EEGBatch, RawBatch, SignalSpec
@@ -119,7 +119,8 @@ class EEGData(LightningDataModule):
         self._rows = {side: self._rows_of(side) for side in STAGES}
         people = self._store.participants.index.astype(str)
         may_use = ~people.isin(set(self._sides.train) - set(self._sides.labelled))
-        self._labels = resolve(self.targets, self._table, self._store.participants, np.asarray(may_use, bool))
+        self._may_use = np.asarray(may_use, bool)
+        self._labels = resolve(self.targets, self._table, self._store.participants, self._may_use)
         self._signal = SignalSpec(
             self._plan.names, self._plan.positions, self._store.sfreq, self._table.n_times, self.targets
         )
@@ -250,9 +251,28 @@ class EEGData(LightningDataModule):
         runs = self.table.recording.runs
         return self._loader(self._fixed(Column(runs, runs.first, step=1)), is_training=False)
 
-    def evaluation_loader(self, stage: Stage) -> BatchLoader:
-        """Every window of a side once, in the order of the table: for probes and predictions."""
-        return self._loader(self._fixed(self._some_rows(stage)), is_training=False)
+    def evaluation_loader(self, stage: Stage, n_most: int = 0) -> BatchLoader:
+        """At most ``n_most`` windows of a side, evenly spaced, in the order of the table; 0 = all: for probes."""
+        return self._loader(self._fixed(evenly_spaced(self._some_rows(stage), n_most)), is_training=False)
+
+    def participant_values(self, names: Sequence[str]) -> dict[str, npt.NDArray[np.float32]]:
+        """Values (P,) by row of the participants table, for those of ``names`` that are its columns.
+
+        NaN where a value is missing, or hidden by ``max_labelled_participants``. Names that the windows themselves
+        bear are left out, as ``targets`` would take those of the windows.
+        """
+        people = self.store.participants
+        found = [name for name in names if name in people.columns and name not in self._table.targets]
+        return {
+            name: np.where(self._may_use, participant_values(people, name), np.float32(np.nan)).astype(np.float32)
+            for name in found
+        }
+
+    def window_spans(self, sample: Ints) -> npt.NDArray[np.float64]:
+        """First and last second (N, 2) of its recording that a window may cover, wherever its crop falls."""
+        start = self.table.start[sample].astype(np.float64)
+        end = start + self.table.jitter + self.table.n_times
+        return np.stack([start, end], axis=1) / self.store.sfreq
 
     def transfer_batch_to_device(self, batch: RawBatch, device: torch.device, dataloader_idx: int) -> RawBatch:
         """Copy int16 to the device: half the bytes of float32."""

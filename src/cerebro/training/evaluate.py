@@ -80,6 +80,10 @@ class Evaluation:
             found.append(Score(target, metric, float(value), constant, len(truth), n_participants))
         return found
 
+    def unscored(self) -> list[str]:
+        """Targets that were predicted and whose label is known for no window at all."""
+        return [score.target for score in self.scores() if not score.n_windows]
+
     def rows(self, stage: str) -> dict[str, float]:
         """Losses and scores by name, such as ``val/loss`` and ``val/nrmse_p_factor``."""
         named = {f"{stage}/{part}": value for part, value in self.losses.items()}

@@ -105,6 +105,8 @@ class Keeper(Callback):
         As given to the trainer.
     say, track : callable
         Take a line for the user, and a row of the history.
+    beside : callable
+        Gives what stands beside the scores of the first validation and does not change by epoch.
     """
 
     def __init__(
@@ -121,12 +123,13 @@ class Keeper(Callback):
         precision: str,
         say: Callable[[str], None],
         track: Callable[[dict[str, float]], None],
+        beside: Callable[[Evaluation], dict[str, float]] = lambda found: {},
     ) -> None:
         self.out, self.stamp, self.train, self.val = out, stamp, train, val
         self.transfers = transfers
         self.monitor, self.is_lower_better = monitor, is_lower_better
         self.checkpoint_every_steps, self.patience, self.precision = checkpoint_every_steps, patience, precision
-        self.say, self.track = say, track
+        self.say, self.track, self.beside = say, track, beside
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {"metric": monitor, "value": None, "epoch": None}
         self.position = {"epoch": 0, "step": 0}
@@ -242,6 +245,9 @@ class Keeper(Callback):
         row |= {f"train/{part}": value for part, value in means.items()}
         found = evaluate(phase, self.val, self.precision) if len(self.val) else None
         row |= {} if found is None else found.rows("val")
+        row |= self.beside(found) if found is not None and not self.history else {}
+        row |= phase.measured
+        phase.measured = {}
         row["lr"] = phase.current_lr()
         self._count_time()
         row["seconds"] = round(self._epoch_seconds, 3)
@@ -297,7 +303,7 @@ def describe_row(phase: str, row: dict[str, Any], max_epochs: int, is_best: bool
     shown += [
         f"{key} {value:.3f}"
         for key, value in row.items()
-        if key.startswith(("val/nrmse", "val/balanced")) and value is not None
+        if key.startswith(("val/nrmse", "val/balanced", "probe/")) and value is not None
     ]
     mark = " *" if is_best else ""
     return f"{phase} epoch {row['epoch'] + 1}/{max_epochs}: {', '.join(shown)} ({row['seconds']:.1f} s){mark}"

@@ -43,6 +43,32 @@ class TrainerKeys:
 
 
 @dataclass(frozen=True)
+class ProbeKeys:
+    """Linear probes of the encoder while it trains; they change nothing of the training.
+
+    Parameters
+    ----------
+    targets : tuple of str
+        Labels of the windows, columns of the participants table, and ``participant`` for who it is; empty = no probe.
+    every_epochs : int
+        Epochs between probes, > 0.
+    max_windows : int
+        Windows to fit to and to score, evenly spaced over those of each side, > 0.
+    """
+
+    targets: tuple[str, ...] = ()
+    every_epochs: int = 1
+    max_windows: int = 512
+
+    def __post_init__(self) -> None:
+        for name in ("every_epochs", "max_windows"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"probe.{name}={getattr(self, name)} must be 1 or more; set probe.{name}.")
+        if len(set(self.targets)) < len(self.targets):
+            raise ConfigError(f"probe.targets names one twice ({', '.join(self.targets)}); name each once.")
+
+
+@dataclass(frozen=True)
 class RunKeys:
     """How a run is kept.
 
@@ -66,6 +92,8 @@ class RunKeys:
         Evaluate on participants that went into the weights.
     mlflow : MLflowKeys
         Where the run is tracked.
+    probe : ProbeKeys
+        What is probed while it trains.
     """
 
     out: Path
@@ -77,6 +105,7 @@ class RunKeys:
     overwrite: bool = False
     allow_seen_participants: bool = False
     mlflow: MLflowKeys = MLflowKeys()  # noqa: RUF009  frozen
+    probe: ProbeKeys = ProbeKeys()
 
     def __post_init__(self) -> None:
         for name in ("seed", "checkpoint_every_steps", "patience"):

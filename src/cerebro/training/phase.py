@@ -68,6 +68,7 @@ class Phase(LightningModule):
         self.objective = objective(self.encoder, signal)
         self.watch = Watch()
         self.means = LossMeans()  # of the epoch
+        self.measured: dict[str, float] = {}  # by callbacks at the end of an epoch, for its row of the history
 
     def train(self, mode: bool = True) -> "Phase":
         """Switch to training or evaluation; a frozen encoder stays in evaluation (dropout, running statistics)."""

@@ -28,12 +28,14 @@ from cerebro.training.checkpoint import (
     transfer_weights,
     weights_sha256,
 )
-from cerebro.training.evaluate import evaluate, write_showcase
+from cerebro.training.confounds import confound_rows, score_confounds
+from cerebro.training.evaluate import Evaluation, evaluate, write_showcase
 from cerebro.training.freeze import FreezeEncoder
 from cerebro.training.health import NonFiniteLoss
 from cerebro.training.keep import Keeper, NoBatches, Positioned, ResumableLoader, write_history
 from cerebro.training.keys import RunKeys, TrainerKeys
 from cerebro.training.phase import Phase
+from cerebro.training.probing import Probing
 from cerebro.training.process import isolated_randomness, peak_memory_mb, restart_peak_memory
 from cerebro.training.score import root_device
 from cerebro.training.seen import check_unseen
@@ -153,7 +155,9 @@ class _Run:
             trainer_keys.precision,
             say,
             self.tracker.log,
+            self._beside,
         )
+        self.probing = Probing(keys.probe, data, trainer_keys.precision, keys.seed, say)
         self.freeze = FreezeEncoder(phase.freeze_encoder_epochs)
         if len(self.train) == 0:
             raise ConfigError("no training window is left; widen data.windows or data.split (see the counts above).")
@@ -195,6 +199,15 @@ class _Run:
         write_json(self.keys.out / "run.json", result)
         return result
 
+    def _beside(self, found: Evaluation) -> dict[str, float]:
+        """What age and sex alone score, said once; and which targets no validation window has a label of."""
+        for target in found.unscored():
+            self.say(f"{target}: no validation window has a known label, so it has no score in this run")
+        scores = score_confounds(found, self.data)
+        for score in scores:
+            self.say(score.line())
+        return confound_rows(scores)
+
     def _bring_best(self, resumed: Path) -> None:
         """A run that is resumed in another folder takes its best checkpoint along, or says that it cannot."""
         keeper, ours = self.keeper, self.keys.out / "best.ckpt"
@@ -221,7 +234,7 @@ class _Run:
                 precision=self.trainer_keys.precision,
                 accelerator=self.trainer_keys.accelerator,
                 devices=self.trainer_keys.devices,
-                callbacks=[Bar(self.phase.name), self.freeze, self.keeper],
+                callbacks=[Bar(self.phase.name), self.freeze, self.probing, self.keeper],
                 plugins=[AtomicCheckpoint()],
                 default_root_dir=self.keys.out,
                 logger=False,
@@ -282,6 +295,11 @@ class _Run:
             "warm_start": list(self.stamp.inputs),
             "inputs": self.stamp.inputs,
             "best": keeper.best,
+            "confound": {
+                key.removeprefix("confound/"): value
+                for key, value in (keeper.history[0] if keeper.history else {}).items()
+                if key.startswith("confound/")
+            },
             "weights_sha256": weights_sha256(best.weights),
             "last_weights_sha256": weights_sha256(last.weights),
             "mlflow_run_id": self.tracker.run_id,

@@ -13,6 +13,7 @@ from lightning.pytorch import Trainer
 from cerebro.files import lock_folder, remove_orphans
 from cerebro.signal import SignalSpec
 from cerebro.training.checkpoint import check_same_signal, check_same_tensors, read_checkpoint
+from cerebro.training.confounds import score_confounds
 from cerebro.training.evaluate import Evaluation, evaluate
 from cerebro.training.keys import TrainerKeys
 from cerebro.training.phase import Phase
@@ -78,7 +79,8 @@ def score_phase(
             found = evaluate(phase, loaders[stage](), scoring.trainer.precision, with_losses=stage == "val", what=stage)
             target = scoring.out / f"predictions_{stage}.npz"
             found.write(target, data.participant_keys())
-    lines += [] if stage == "predict" else score_lines(found)
+    if stage != "predict":
+        lines += [*score_lines(found), *(score.line() for score in score_confounds(found, data))]
     return [*lines, f"{len(found.arrays['sample']):,} windows written to {target}"]
 
 
@@ -86,6 +88,9 @@ def score_lines(found: Evaluation) -> list[str]:
     """Losses and scores, each score beside that of a constant."""
     lines = [f"{part} {value:.4g}" for part, value in found.losses.items()]
     for score in found.scores():
+        if not score.n_windows:
+            lines.append(f"{score.target}: no window with a known label, so there is no score")
+            continue
         better = "lower is better" if score.metric == "nrmse" else "higher is better"
         lines.append(
             f"{score.target}: {score.metric} {score.value:.4f} ({better}), constant predictor {score.constant:.4f}, "

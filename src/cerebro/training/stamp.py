@@ -3,11 +3,14 @@
 import hashlib
 import json
 import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 import cerebro
@@ -62,6 +65,15 @@ class PhaseData(Protocol):
     def predict_dataloader(self) -> ResumableLoader:
         """All batches in a fixed order."""
 
+    def evaluation_loader(self, stage: Literal["train", "val", "test"], n_most: int = 0) -> ResumableLoader:
+        """At most ``n_most`` windows of a side, evenly spaced, in a fixed order; 0 = all of them."""
+
+    def participant_values(self, names: Sequence[str]) -> dict[str, npt.NDArray[np.float32]]:
+        """Those of ``names`` that are columns of people, by number of the participant; NaN = missing or hidden."""
+
+    def window_spans(self, sample: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Seconds (N, 2) of its recording that a window may cover, by ``EEGBatch.sample`` (N,)."""
+
 
 def make_stamp(
     phase: str, data: PhaseData, config: dict[str, Any], sources: list[Checkpoint], resumed: Checkpoint | None
@@ -111,6 +123,8 @@ def with_participants(stamp: Stamp, earlier: Stamp) -> Stamp:
 def config_hash(config: dict[str, Any]) -> str:
     """SHA-256 of what a resolved config computes: without output keys, paths of data and sources, and reading ahead."""
     kept = {key: value for key, value in config.items() if key not in UNHASHED}
+    if not (kept.get("probe") or {}).get("targets"):
+        kept.pop("probe", None)  # a run without probes has the hash that it always had
     kept["data"] = {key: value for key, value in config["data"].items() if key not in UNHASHED_DATA}
     init = [{**transfer, "source": ""} for transfer in config["model"].get("init") or []]
     kept["model"] = config["model"] | {"init": init}
