@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from torch import nn
 from cerebro.encoders.base import Encoder
 from cerebro.encoders.labram import LaBraM
 from cerebro.errors import ConfigError
-from cerebro.objectives import VQNSP, FrozenTokenizer, MaskedCodes
+from cerebro.objectives import VQNSP, FixedWindows, FrozenTokenizer, MaskedCodes
 from cerebro.objectives.masks import random_mask
 from cerebro.signal import EEGBatch, SignalSpec
 
@@ -103,3 +104,60 @@ def test_the_showcase_tells_which_channels_were_found(toy_signal: SignalSpec, to
     assert shown["accuracy_by_channel"].shape == (6,)
     assert shown["accuracy_by_patch"].shape == (2,)
     assert bool(((shown["accuracy_by_patch"] >= 0) & (shown["accuracy_by_patch"] <= 1)).all())
+
+
+def fixed(batches: list[EEGBatch], n_visits: int = 1000) -> FixedWindows:
+    return FixedWindows(batches, sum(map(len, batches)), n_visits)
+
+
+def test_codes_of_fixed_windows_are_computed_once_and_give_the_same_loss(toy_signal: SignalSpec, toy_eeg: Any) -> None:
+    encoder, objective = build(toy_signal)
+    first, second = toy_eeg(4, seed=1), toy_eeg(4, seed=2)
+    second = replace(second, sample=second.sample + 7)
+    wanted = [objective(encoder, batch).total.detach() for batch in (first, second)]
+    (line,) = objective.prepare(encoder, fixed([first, second]))
+    assert line == "codes of 8 training windows computed once (0.0 MB)"
+    mixed = [torch.cat([a, b]) for a, b in ((first.eeg[:2], second.eeg[2:]), (first.sample[:2], second.sample[2:]))]
+    expected = torch.cat([objective.tokenizer(first)[:2], objective.tokenizer(second)[2:]])
+    objective.tokenizer.objective.codebook.weight.normal_()  # the tokenizer is not asked again
+    found = [objective(encoder, batch).total.detach() for batch in (first, second)]
+    assert [float(value) for value in found] == [float(value) for value in wanted]
+    assert objective._table is not None
+    assert torch.equal(objective._table.of(replace(first, eeg=mixed[0], sample=mixed[1])), expected)
+
+
+def test_validation_windows_are_coded_anew(toy_signal: SignalSpec, toy_eeg: Any) -> None:
+    encoder, objective = build(toy_signal)
+    objective.prepare(encoder, fixed([toy_eeg(4, seed=1)]))
+    other = toy_eeg(4, seed=3)  # the same window numbers, of another side
+    objective.eval()
+    found = objective(encoder, other)
+    expected = objective.loss(encoder, other, objective.tokenizer(other))
+    assert float(found.total) == float(expected.total)
+
+
+@pytest.mark.parametrize(("options", "n_visits"), [({"cache_mb": 0}, 1000), ({}, 4)])
+def test_nothing_is_stored_where_it_would_not_pay(
+    toy_signal: SignalSpec, toy_eeg: Any, options: dict[str, int], n_visits: int
+) -> None:
+    encoder, objective = build(toy_signal, **options)
+    assert objective.prepare(encoder, fixed([toy_eeg(4)], n_visits)) == []
+    assert objective._table is None
+
+
+def test_codes_that_do_not_fit_are_said_and_not_stored(toy_signal: SignalSpec, toy_eeg: Any) -> None:
+    encoder, objective = build(toy_signal, cache_mb=1)
+    windows = FixedWindows([toy_eeg(4)], 10**6, 10**9)
+    (line,) = objective.prepare(encoder, windows)
+    assert "1,000,000 windows would take 24 MB, more than cache_mb=1" in line
+    assert objective._table is None
+
+
+def test_windows_of_smaller_montages_find_their_codes(toy_signal: SignalSpec, toy_eeg: Any) -> None:
+    encoder, objective = build(toy_signal)
+    whole = toy_eeg(3)
+    small = replace(whole, eeg=whole.eeg[:, :4], channel=whole.channel[:, :4], sample=whole.sample + 3)
+    expected = objective.tokenizer(small)
+    objective.prepare(encoder, fixed([small, whole]))
+    assert objective._table is not None
+    assert torch.equal(objective._table.of(small), expected)

@@ -162,6 +162,11 @@ class ToyData:
         }
         self.data_hash = "0" * 64
         self.signal = SIGNAL
+        self.has_fixed_windows = False  # its windows differ from epoch to epoch
+
+    @property
+    def n_training_windows(self) -> int:
+        return self.batches_per_epoch * self.batch_size
 
     def setup(self, stage: str = "") -> None:
         pass

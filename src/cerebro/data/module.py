@@ -251,6 +251,16 @@ class EEGData(LightningDataModule):
         runs = self.table.recording.runs
         return self._loader(self._fixed(Column(runs, runs.first, step=1)), is_training=False)
 
+    @property
+    def has_fixed_windows(self) -> bool:
+        """Whether a window is cut at the same place at every visit; False for random crops."""
+        return not self.table.jitter
+
+    @property
+    def n_training_windows(self) -> int:
+        """Windows of the training participants."""
+        return len(self.rows("train"))
+
     def evaluation_loader(self, stage: Stage, n_most: int = 0) -> BatchLoader:
         """At most ``n_most`` windows of a side, evenly spaced, in the order of the table; 0 = all: for probes."""
         return self._loader(self._fixed(evenly_spaced(self._some_rows(stage), n_most)), is_training=False)

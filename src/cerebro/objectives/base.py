@@ -38,6 +38,25 @@ class Loss:
     terms: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class FixedWindows:
+    """Training windows that are cut at the same place at every visit.
+
+    Parameters
+    ----------
+    batches : iterable of EEGBatch
+        Every training window once, on the encoder's device.
+    n_windows : int
+        How many those are.
+    n_visits : int
+        Windows that training will draw from here to its end, with repeats.
+    """
+
+    batches: Iterable[EEGBatch]
+    n_windows: int
+    n_visits: int
+
+
 class Objective(nn.Module, ABC):
     """Loss of an encoder on a batch; final classes take ``(encoder, signal, ...)``.
 
@@ -53,6 +72,13 @@ class Objective(nn.Module, ABC):
 
         ``batches`` are training batches in a fixed order, on the encoder's device; take as many as needed.
         """
+
+    def prepare(self, encoder: Encoder, windows: FixedWindows) -> list[str]:
+        """Run before the first step of every process, of a resumed run too, where training windows are always the same.
+
+        What does not change over epochs can be computed once here; gives lines for the user.
+        """
+        return []
 
     @abstractmethod
     def forward(self, encoder: Encoder, batch: EEGBatch, tokens: Tensor | None = None) -> Loss:

@@ -4,14 +4,14 @@ from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor, nn
 
 from cerebro.encoders.base import Encoder
 from cerebro.errors import ConfigError, check_between
 from cerebro.nn.attention import EPS
 from cerebro.nn.quantizer import count_codes
-from cerebro.objectives.base import Loss, Objective, check_own_channels
+from cerebro.objectives.base import FixedWindows, Loss, Objective, check_own_channels
 from cerebro.objectives.masks import random_mask
 from cerebro.objectives.vqnsp import VQNSP
 from cerebro.signal import EEGBatch, SignalSpec
@@ -52,6 +52,27 @@ class FrozenTokenizer(nn.Module):
         return self.objective.codes(self.encoder, batch)
 
 
+class CodeTable:
+    """Codes of windows that were coded before, by the number of the window; on the device, two bytes a code.
+
+    Parameters
+    ----------
+    sample : (W,)
+        Numbers of the windows (``EEGBatch.sample``).
+    codes : (W, C, N)
+        Their codes, 0 where padded.
+    """
+
+    def __init__(self, sample: Int64[Tensor, " W"], codes: Int[Tensor, "W C N"]) -> None:
+        self.codes = codes
+        self.row = torch.zeros(int(sample.max()) + 1, dtype=torch.int64, device=sample.device)
+        self.row[sample] = torch.arange(len(sample), device=sample.device)
+
+    def of(self, batch: EEGBatch) -> Int64[Tensor, "B C N"]:
+        """Codes of a batch, all of whose windows must be in the table."""
+        return self.codes[self.row[batch.sample], : batch.eeg.shape[1]].long()
+
+
 class MaskedCodes(Objective):
     """Hide patches and predict their codes from the others; symmetric: once more with hidden and visible exchanged.
 
@@ -68,10 +89,15 @@ class MaskedCodes(Objective):
     symmetric : bool
         Whether the second pass with the complement of the mask is made.
 
+    cache_mb : int
+        The codes of the training windows are computed once and kept where they take no more than this, >= 0 (0: never).
+        Windows that are cut at random places are coded in every step, and so are all where training visits fewer
+        windows than there are.
+
     Raises
     ------
     ConfigError
-        If tokenizer and encoder cut a window into different patches.
+        If ``cache_mb`` is negative, or tokenizer and encoder cut a window into different patches.
     """
 
     def __init__(
@@ -81,12 +107,17 @@ class MaskedCodes(Objective):
         tokenizer: Callable[[SignalSpec], FrozenTokenizer],
         mask_ratio: float = 0.5,
         symmetric: bool = True,
+        cache_mb: int = 1024,
     ) -> None:
         super().__init__(encoder, signal)
         check_own_channels(type(self).__name__, encoder, signal)
         check_between("mask_ratio", mask_ratio, 0, 1)
         self.mask_ratio = mask_ratio
         self.symmetric = symmetric
+        if cache_mb < 0:
+            raise ConfigError(f"cache_mb={cache_mb} is negative; set cache_mb to 0 to code every window anew.")
+        self.cache_mb = cache_mb
+        self._table: CodeTable | None = None
         self.tokenizer = tokenizer(signal)
         theirs, ours = self.tokenizer.encoder, encoder
         if (theirs.patch_samples, theirs.patch_stride) != (ours.patch_samples, ours.patch_stride):
@@ -99,9 +130,36 @@ class MaskedCodes(Objective):
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 
+    @torch.no_grad()
+    def prepare(self, encoder: Encoder, windows: FixedWindows) -> list[str]:
+        """Code every training window once, if that is less work and the codes fit ``cache_mb``."""
+        self._table = None
+        if not self.cache_mb or windows.n_visits <= windows.n_windows:
+            return []
+        samples: list[Tensor] = []
+        codes: list[Tensor] = []
+        kind = torch.int16 if self.head.out_features <= torch.iinfo(torch.int16).max else torch.int32
+        for batch in windows.batches:
+            found = self.tokenizer(batch).to(kind)  # (B, C, N)
+            needed_mb = windows.n_windows * found[0].numel() * found.element_size() / 1e6
+            if needed_mb > self.cache_mb:
+                return [
+                    f"the codes of {windows.n_windows:,} windows would take {needed_mb:,.0f} MB, more than "
+                    f"cache_mb={self.cache_mb}: they are computed in every step"
+                ]
+            samples.append(batch.sample)
+            codes.append(found)
+        n_most = max(part.shape[1] for part in codes)
+        padded = [F.pad(part, (0, 0, 0, n_most - part.shape[1])) for part in codes]
+        self._table = CodeTable(torch.cat(samples), torch.cat(padded))
+        n_bytes = self._table.codes.numel() * self._table.codes.element_size()
+        return [f"codes of {len(self._table.codes):,} training windows computed once ({n_bytes / 1e6:,.1f} MB)"]
+
     def forward(self, encoder: Encoder, batch: EEGBatch, tokens: Tensor | None = None) -> Loss:
         """Loss of a batch; ``tokens`` of the unmasked batch are of no use here."""
-        return self.loss(encoder, batch, self.tokenizer(batch))
+        is_known = self.training and self._table is not None
+        codes = self._table.of(batch) if is_known and self._table is not None else self.tokenizer(batch)
+        return self.loss(encoder, batch, codes)
 
     def loss(self, encoder: Encoder, batch: EEGBatch, codes: Int64[Tensor, "B C N"]) -> Loss:
         """Loss of a batch whose codes are known."""

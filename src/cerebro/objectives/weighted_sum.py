@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from cerebro.encoders.base import Encoder
 from cerebro.errors import ConfigError
-from cerebro.objectives.base import Loss, Objective
+from cerebro.objectives.base import FixedWindows, Loss, Objective
 from cerebro.signal import EEGBatch, SignalSpec
 
 
@@ -59,6 +59,10 @@ class WeightedSum(Objective):
         """Start each term; ``batches`` must bear being iterated once per term."""
         for _, term in self._terms():
             term.start(encoder, batches)
+
+    def prepare(self, encoder: Encoder, windows: FixedWindows) -> list[str]:
+        """Prepare each term."""
+        return [f"{name}: {line}" for name, term in self._terms() for line in term.prepare(encoder, windows)]
 
     def forward(self, encoder: Encoder, batch: EEGBatch, tokens: Tensor | None = None) -> Loss:
         """Loss of a batch."""

@@ -12,6 +12,7 @@ from lightning.pytorch import Trainer
 
 from cerebro.errors import CheckpointError, ConfigError
 from cerebro.files import lock_folder, read_json, remove_orphans, write_atomically, write_json
+from cerebro.objectives.base import FixedWindows
 from cerebro.progress import progress
 from cerebro.signal import EEGBatch, SignalSpec
 from cerebro.training.bar import Bar
@@ -254,12 +255,29 @@ class _Run:
                 self.phase.objective.start(self.phase.encoder, _StartBatches(self.train, device))
             self.phase.train()
             self.train.seek(0, 0)
+        self._prepare(trainer)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Found .* module.* in eval mode")  # frozen parts are meant to be
             warnings.filterwarnings("ignore", message="You're resuming from .* not resumable")  # `Positioned` is
             warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")  # Lightning's own use of torch
             path = None if self.resumed is None else str(self.resumed.path.absolute())
             trainer.fit(self.phase, train_dataloaders=self.train, ckpt_path=path, weights_only=True)
+
+    def _prepare(self, trainer: Trainer) -> None:
+        """Let the objective compute what stays the same over epochs, with the weights that training begins with."""
+        if not self.data.has_fixed_windows:
+            return
+        device, precision = trainer.strategy.root_device, self.trainer_keys.precision
+        if self.resumed is not None:
+            self.phase.load_state_dict(self.resumed.weights)
+        self.phase.to(device)
+        n_windows = self.data.n_training_windows
+        n_left = self.trainer_keys.max_epochs * len(self.train) - self.train.epoch * len(self.train) - self.train.step
+        batches = _OncePerWindow(self.data, device)
+        windows = FixedWindows(batches, n_windows, n_left * self.data.batch_size)
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
+            for line in self.phase.objective.prepare(self.phase.encoder, windows):
+                self.say(line)
 
     def _finish(self) -> dict[str, Any]:
         out, keeper, phase = self.keys.out, self.keeper, self.phase
@@ -317,6 +335,17 @@ class _StartBatches:
     def __iter__(self) -> Iterator[EEGBatch]:
         self.loader.seek(0, 0)
         for raw in progress(self.loader, "labels and codes", "batch", stays=False):
+            yield raw.to(self.device).to_microvolts()
+
+
+class _OncePerWindow:
+    """Every training window once, in microvolts; the loader is made when it is asked for."""
+
+    def __init__(self, data: PhaseData, device: torch.device) -> None:
+        self.data, self.device = data, device
+
+    def __iter__(self) -> Iterator[EEGBatch]:
+        for raw in progress(self.data.evaluation_loader("train"), "codes", "batch", stays=False):
             yield raw.to(self.device).to_microvolts()
 
 

@@ -35,6 +35,18 @@ class PhaseData(Protocol):
     def data_hash(self) -> str:
         """Hash of the store's content."""
 
+    @property
+    def batch_size(self) -> int:
+        """Windows of a batch."""
+
+    @property
+    def has_fixed_windows(self) -> bool:
+        """Whether a training window is cut at the same place at every visit."""
+
+    @property
+    def n_training_windows(self) -> int:
+        """Windows of the training participants."""
+
     def participant_keys(self) -> tuple[str, ...]:
         """``corpus:id`` of each number in ``EEGBatch.participant``."""
 
