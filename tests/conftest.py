@@ -1,12 +1,19 @@
 """Fixtures that every test may use."""
 
+import argparse
+import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import HealthCheck, settings
+from torch import Tensor
 
 from cerebro.signal import EEGBatch, SignalSpec
 
@@ -29,6 +36,44 @@ def shared_data() -> Path:
 def golden() -> Path:
     """Reference numbers that stand in the repository."""
     return Path(__file__).resolve().parent / "golden"
+
+
+@pytest.fixture(scope="session")
+def official_state(golden: Path) -> Callable[[str], dict[str, Tensor]]:
+    """``official_state("mem")``: closed-form weights of the reference runs (``finetune``, ``mem``, ``vqnsp``)."""
+
+    def build(kind: str) -> dict[str, Tensor]:
+        state = {}
+        keys = json.loads((golden / f"labram_{kind}_keys.json").read_text())
+        for j, (key, shape) in enumerate(sorted(keys.items())):
+            value = np.sin(0.7 * np.arange(math.prod(shape)) + 1.3 * j).reshape(shape)
+            if len(shape) >= 2:
+                fan = shape[-1] if len(shape) == 3 else math.prod(shape[1:])
+                value = value * 2 / math.sqrt(fan) if key.endswith("weight") else value * 0.2
+            else:
+                value = 1 + 0.1 * value if key.endswith("weight") or "gamma" in key else 0.1 * value
+            state[key] = torch.tensor(value, dtype=torch.float32)
+        if "quantize.embedding.weight" in state:
+            codes = torch.tensor(np.sin(1.9 * np.arange(64 * 16)).reshape(64, 16), dtype=torch.float32)
+            state["quantize.embedding.weight"] = F.normalize(codes, dim=-1)
+        return state
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def official_file(official_state: Callable[[str], dict[str, Tensor]]) -> Callable[..., Path]:
+    """``official_file(folder, "mem")``: a file as the official program writes it; changes are merged into the state."""
+
+    def write(folder: Path, kind: str, changes: Mapping[str, Tensor | None] = MappingProxyType({})) -> Path:
+        state = {name: value for name, value in (official_state(kind) | dict(changes)).items() if value is not None}
+        content: dict[str, Any] = {"model": state, "epoch": 3, "args": argparse.Namespace(lr=5e-4, betas=[0.9, 0.98])}
+        content |= {"optimizer": {"state": {}, "param_groups": [{"lr": 5e-4}]}, "scaler": {"scale": 65536.0}}
+        path = folder / f"{kind}.pth"
+        torch.save(content if kind != "finetune" else {"model": state}, path)
+        return path
+
+    return write
 
 
 @pytest.fixture(scope="session")

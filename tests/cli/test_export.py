@@ -61,9 +61,14 @@ def test_check_names_what_is_damaged_and_ends_with_1(store, tmp_path, capsys, fo
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        (["model.ckpt", "--format", "zarr"], "writes stores, as zarr or hdf5, no models yet"),
-        (["STORE", "--format", "onnx"], "writes stores, as zarr or hdf5, no models yet"),
-        (["STORE", "--format", "npz"], "format='npz' is unknown; set format to one of hdf5, zarr"),
+        (["model.ckpt", "--format", "zarr"], "the checkpoint of a phase as labram, vqnsp, braindecode"),
+        (["STORE", "--format", "labram"], "a store goes out as zarr or hdf5"),
+        (["model.ckpt", "--format", "labram"], "checkpoint model.ckpt not found"),
+        (["model.ckpt", "--format", "labram", "--compression", "zstd"], "--compression zstd is for stores"),
+        (
+            ["STORE", "--format", "npz"],
+            "format='npz' is unknown; set format to one of braindecode, hdf5, labram, vqnsp",
+        ),
         (["STORE", "--format", "zarr", "--compression", "lz4"], "compression='lz4' is unknown"),
         (["STORE", "--format", "zarr", "--compression", "gzip"], "set --compression to none or zstd"),
         (["none", "--format", "zarr"], "was not found"),

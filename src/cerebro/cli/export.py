@@ -1,4 +1,4 @@
-"""``cerebro export``: a store as Zarr or HDF5, for other programs."""
+"""``cerebro export``: a store as Zarr or HDF5, or the weights of a phase, for other programs."""
 
 from pathlib import Path
 from typing import get_args
@@ -8,35 +8,49 @@ from cerebro.data.interchange import COMPRESSIONS, Compression, export_store
 from cerebro.data.store import Store
 from cerebro.errors import ConfigError, check_one_of
 
-MODEL_FORMATS = ("safetensors", "onnx")
+MODEL_FORMATS = ("labram", "vqnsp", "braindecode")
 MODEL_SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
 
 
 def export(argv: list[str]) -> int:
-    """Write a store in another format; 0 also if the very same export is there already."""
+    """Write a store or a phase's weights in another format; 0 also if the very same export is there already."""
     parser = VerbParser(
         prog="cerebro export",
-        description="Write a store as a Zarr folder or an HDF5 file: samples, tables and a checksum for every chunk.",
+        description=(
+            "Write a store as a Zarr folder or an HDF5 file (samples, tables and a checksum for every chunk), or the "
+            "weights of a phase as a file of official LaBraM or of braindecode."
+        ),
         epilog=(
-            "example: cerebro export stores/hbn --format zarr --out exports/hbn.zarr --compression zstd\n\n"
-            "class_path: Exported reads it back (cerebro prepare), cerebro check verifies it."
+            "example: cerebro export stores/hbn --format zarr --out exports/hbn.zarr --compression zstd\n"
+            "         cerebro export outputs/pretrain/best.ckpt --format labram --out exports/labram.pth\n\n"
+            "A store: class_path: Exported reads it back (cerebro prepare), cerebro check verifies it. Weights: "
+            "model.init takes them."
         ),
     )
-    parser.add_argument("source", type=Path, metavar="STORE", help="folder of the store")
-    parser.add_argument("--format", required=True, metavar="FORMAT", help="zarr (a folder) or hdf5 (one file)")
+    parser.add_argument("source", type=Path, metavar="STORE or CKPT", help="folder of a store, or a checkpoint")
+    parser.add_argument(
+        "--format",
+        required=True,
+        metavar="FORMAT",
+        help="of a store: zarr (a folder) or hdf5 (one file); of a checkpoint: labram, vqnsp or braindecode",
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="PATH", help="folder or file to write; new")
     parser.add_argument(
         "--compression", default="none", metavar="METHOD", help="none (default), zstd (zarr only) or gzip (hdf5 only)"
     )
     options = parser.parse_args(argv)
-    if options.format in MODEL_FORMATS or options.source.suffix in MODEL_SUFFIXES:
-        known = " or ".join(COMPRESSIONS)
-        raise ConfigError(
-            f"{options.source} as {options.format}: `cerebro export` writes stores, as {known}, no models yet; type "
-            "cerebro export STORE --format zarr --out PATH."
-        )
-    check_one_of("format", options.format, COMPRESSIONS)
+    check_one_of("format", options.format, (*COMPRESSIONS, *MODEL_FORMATS))
     check_one_of("compression", options.compression, get_args(Compression))
+    is_model, is_model_format = options.source.suffix in MODEL_SUFFIXES, options.format in MODEL_FORMATS
+    if is_model != is_model_format:
+        raise ConfigError(
+            f"{options.source} as {options.format}: a store goes out as {' or '.join(COMPRESSIONS)}, the checkpoint of "
+            f"a phase as {', '.join(MODEL_FORMATS)}; type one of these after --format."
+        )
+    if is_model:
+        if options.compression != "none":
+            raise ConfigError(f"--compression {options.compression} is for stores; leave it out for weights.")
+        return _export_weights(options.source, options.format, options.out)
     store = Store.open(options.source)
     is_new = export_store(store, options.out, options.format, options.compression)
     hours = float(store.index["n_times"].sum()) / store.sfreq / 3600
@@ -46,4 +60,17 @@ def export(argv: list[str]) -> int:
         f"read back: class_path: Exported, path: {options.out}, preprocessing.sfreq: {store.sfreq:g}, "
         f"lsb_uV: {store.lsb_uV:g}"
     )
+    return 0
+
+
+def _export_weights(source: Path, form: str, out: Path) -> int:
+    from cerebro.training.foreign import read_source  # late: torch and Lightning take seconds
+    from cerebro.training.labram_export import export_weights, write_exported
+
+    exported = export_weights(read_source(source), form)
+    is_new = write_exported(exported, out)
+    print(f"{out} {'is written' if is_new else 'was there already, with the same weights'}")
+    for line in exported.lines:
+        print(line)
+    print(f"read back: model.init: [{{source: {out}}}]")
     return 0

@@ -39,6 +39,8 @@ ALLOWED_IMPORTS = ["cerebro", "torch.nn", "torch.optim", "lightning.pytorch"]
 DATA_CLASS: type = EEGData
 NO_YAML = ("--ckpt_path", "--data.store", "--out")
 """Options whose values are paths of something else."""
+NO_YAML_ENDINGS = (".ckpt", ".elc", ".pth", ".pt", ".safetensors")
+"""Endings of files that a YAML may name and that are none themselves: weights, electrode files."""
 
 EXAMPLES = {
     "fit": "cerebro fit --config configs/demo/tokenizer.yaml --model.optim.lr 5e-4",
@@ -310,7 +312,7 @@ def _check_tree(path: Path, seen: set[Path]) -> None:
             raise ConfigError(
                 f"config {node} not found, which {path} names; paths in a YAML are relative to that file."
             )
-        elif isinstance(node, str) and not node.endswith((".ckpt", ".elc")) and _is_file(path.parent / node):
+        elif isinstance(node, str) and not node.endswith(NO_YAML_ENDINGS) and _is_file(path.parent / node):
             _check_tree(path.parent / node, seen)
 
     walk(yaml.safe_load(path.read_text(encoding="utf-8")))

@@ -138,21 +138,3 @@ class LaBraM(Encoder):
     def _padding(self, batch: EEGBatch) -> Bool[Tensor, "B C N"] | None:
         """Which tokens are no padding, or None for a batch without padding, which spares every mask."""
         return self.valid(batch) if batch.is_padded else None
-
-
-def official_key(name: str) -> str | None:
-    """Key of this encoder for a key of the published state dict; None if it belongs to a head.
-
-    ``name`` is a key of the fine-tuning model, of ``student.*`` in ``labram-base.pth`` or of ``encoder.*`` in
-    ``vqnsp.pth``, without that prefix. Values hold the same numbers in the same order; reshape them to our shape.
-    """
-    fixed = {"cls_token": "class_token", "pos_embed": "channel_embedding", "time_embed": "time_embedding"}
-    if name == "mask_token":
-        return name
-    if name in fixed:
-        return f"transformer.{fixed[name]}"
-    if name.startswith("patch_embed."):
-        return name.replace("patch_embed.", "patch.", 1)
-    if name.startswith("blocks."):
-        return "transformer." + name.replace(".mlp.", ".")
-    return None

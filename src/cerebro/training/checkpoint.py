@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,12 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 from torch import Tensor, nn
 
+from cerebro.encoders.base import Encoder
 from cerebro.errors import CheckpointError
 from cerebro.files import write_atomically
 from cerebro.signal import SignalSpec
+from cerebro.training.labram_channels import Rows
+from cerebro.training.labram_weights import ForeignFile, fit_weights, in_their_names, without_mask_token
 
 STAMP = "cerebro"  # key of the stamp in the checkpoint
 SEEN_REMEDY = "choose another split in data.split, or add --allow_seen_participants true to score them all the same."
@@ -29,19 +32,23 @@ class Transfer:
     Parameters
     ----------
     source : Path
-        A checkpoint of cerebro.
+        A checkpoint of cerebro, or weights of LaBraM from another program (docs/howto/official_weights.md).
     take : str
         Module of the source phase, such as ``encoder``; empty = the whole phase, encoder and objective.
     into : str
         Module of this phase that receives them, such as ``encoder`` or ``objective.tokenizer``.
     only : tuple of str
         Parts of the module to move, such as ``("feature_encoder",)``; empty = all of it.
+    rows : {"by_name", "nearest"}
+        Of weights from another program: whose channel embedding a channel starts from, that of its name only, or else
+        that of the nearest electrode.
     """
 
     source: Path
     take: str = "encoder"
     into: str = "encoder"
     only: tuple[str, ...] = ()
+    rows: Rows = "by_name"
 
 
 @dataclass(frozen=True)
@@ -92,12 +99,17 @@ class Stamp:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint in memory: its stamp, its weights and Lightning's own state."""
+    """A checkpoint in memory: its stamp, its weights, Lightning's own state; ``foreign`` if another program wrote it.
+
+    Weights of a foreign file have our names and still their shapes, channels and time rows; see
+    `cerebro.training.foreign.read_source`.
+    """
 
     path: Path
     stamp: Stamp
     weights: dict[str, Tensor]
     content: dict[str, Any]
+    foreign: ForeignFile | None = None
 
 
 class AtomicCheckpoint(CheckpointIO):
@@ -111,7 +123,7 @@ class AtomicCheckpoint(CheckpointIO):
         self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = True
     ) -> dict[str, Any]:
         """Content of a file that holds tensors and plain values."""
-        return _load_plain(Path(path))
+        return load_plain(Path(path))
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Remove the file."""
@@ -126,7 +138,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     CheckpointError
         If it is absent, damaged, holds more than tensors and plain values, or is not cerebro's.
     """
-    content = _load_plain(path)
+    content = load_plain(path)
     try:
         stamp = Stamp(**content[STAMP])
         weights = content["state_dict"]
@@ -138,7 +150,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(path, stamp, weights, content)
 
 
-def _load_plain(path: Path) -> dict[str, Any]:
+def load_plain(path: Path, classes: Sequence[type] = ()) -> dict[str, Any]:
+    """Tensors, plain values and instances of ``classes`` in a file of torch, a dictionary; nothing else is made.
+
+    Raises
+    ------
+    CheckpointError
+        In one line.
+    """
     if _ADDRESS.match(str(path)):
         raise CheckpointError(
             f"checkpoint {path} not found: it is an address, and cerebro loads files only; download it and give the "
@@ -147,7 +166,7 @@ def _load_plain(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"checkpoint {path} not found; train that phase first or give the path of a .ckpt file.")
     try:
-        with _no_pickle_override():
+        with _no_pickle_override(), torch.serialization.safe_globals(list(classes)):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         if "weights" in str(error).lower() and "only" in str(error).lower():
@@ -206,6 +225,7 @@ class TransferReport:
     n_numbers: int
     moved: dict[str, tuple[int, ...]]  # name in this phase -> shape
     unused: dict[str, tuple[int, ...]]  # name in the source -> shape
+    notes: tuple[str, ...] = ()  # what was made to fit, of weights from another program
 
     def plain(self) -> dict[str, Any]:
         """For run.json."""
@@ -238,11 +258,24 @@ def transfer_weights(phase: nn.Module, transfer: Transfer, source: Checkpoint) -
     prefix = f"{transfer.take}." if transfer.take else ""
     taken = {name.removeprefix(prefix): value for name, value in source.weights.items() if name.startswith(prefix)}
     wanted = target.state_dict()
+    lines: tuple[str, ...] = ()
     if transfer.only:
         taken = {name: value for name, value in taken.items() if _is_within(name, transfer.only)}
         wanted = {name: value for name, value in wanted.items() if _is_within(name, transfer.only)}
-    what = f"{transfer.take or 'everything'} of phase {source.stamp.phase!r}"
-    check_same_tensors(taken, wanted, source.path, f"{what} -> {transfer.into}")
+    what = f"{transfer.take or 'everything'} of phase {source.stamp.phase!r} -> {transfer.into}"
+    if source.foreign is not None:
+        signal = _signal_of(phase, target)
+        fitted = fit_weights(taken, source.weights, source.foreign, source.path, target, signal, transfer.rows)
+        taken, lines = fitted.tensors, fitted.lines
+        wanted = without_mask_token(wanted, taken)
+        theirs = [in_their_names(tensors, prefix, source.foreign.layout) for tensors in (taken, wanted)]
+        check_same_tensors(theirs[0], theirs[1], source.path, what)
+    elif transfer.rows != "by_name":
+        raise CheckpointError(
+            f"{source.path} is a checkpoint of cerebro, whose channels are those of this store or none; take rows: "
+            f"{transfer.rows} out of this entry of model.init."
+        )
+    check_same_tensors(taken, wanted, source.path, what)
     target.load_state_dict(taken, strict=False)  # the same names and shapes, as just checked
     into = f"{transfer.into}." if transfer.into else ""
     return TransferReport(
@@ -257,8 +290,16 @@ def transfer_weights(phase: nn.Module, transfer: Transfer, source: Checkpoint) -
             name: tuple(value.shape)
             for name, value in source.weights.items()
             if not name.startswith(prefix) or name.removeprefix(prefix) not in taken
-        },
+        }
+        | ({} if source.foreign is None else source.foreign.without_place),
+        notes=lines,
     )
+
+
+def _signal_of(phase: nn.Module, target: nn.Module) -> SignalSpec:
+    """Channels and rate of the encoder that receives weights, or of the phase's encoder if only a head does."""
+    modules = [*target.modules(), *phase.get_submodule("encoder").modules()]
+    return next(module.signal for module in modules if isinstance(module, Encoder))
 
 
 def check_same_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path, what: str) -> None:

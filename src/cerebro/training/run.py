@@ -31,6 +31,7 @@ from cerebro.training.checkpoint import (
 )
 from cerebro.training.confounds import confound_rows, score_confounds
 from cerebro.training.evaluate import Evaluation, evaluate, write_showcase
+from cerebro.training.foreign import read_source, unknown_participants
 from cerebro.training.freeze import FreezeEncoder
 from cerebro.training.health import NonFiniteLoss
 from cerebro.training.keep import Keeper, NoBatches, Positioned, ResumableLoader, write_history
@@ -86,16 +87,19 @@ def fit(
         data.setup("fit")
         say(data.summary())
         phase = build(data.signal)
-        given = None if ckpt_path is None else read_checkpoint(ckpt_path)
-        resumed = given if given is not None and given.stamp.phase == phase.name else None
+        given = None if ckpt_path is None else read_source(ckpt_path)
+        is_same_phase = given is not None and given.foreign is None and given.stamp.phase == phase.name
+        resumed = given if is_same_phase else None
         transfers = list(phase.init)
         if given is not None and resumed is None:
             transfers.append(Transfer(given.path))
-        sources = {str(transfer.source): read_checkpoint(transfer.source) for transfer in transfers}
+        sources = {str(transfer.source): read_source(transfer.source) for transfer in transfers}
         for source in sources.values():  # an adapted encoder takes over one that was trained on its target montage
             adapted = phase.encoder.signal
             is_of_target = tuple(source.stamp.signal.get("channels", ())) == adapted.channels
             check_same_signal(source, adapted if is_of_target else data.signal)
+            if line := unknown_participants(source):
+                say(line)
         if resumed is not None:
             check_same_signal(resumed, data.signal)
         stamp = make_stamp(phase.name, data, config, list(sources.values()), resumed)
@@ -383,6 +387,8 @@ def _hand_over(
     for transfer in transfers:
         report = transfer_weights(phase, transfer, sources[str(transfer.source)])
         say(report.line())
+        for note in report.notes:
+            say(f"  {note}")
         reports.append(report)
     if reports:
         say(describe_new(phase, reports))

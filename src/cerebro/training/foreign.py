@@ -1,0 +1,113 @@
+"""Sources of a hand-over: checkpoints of cerebro, and files that other programs wrote, without running anything."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from cerebro.errors import CheckpointError
+from cerebro.files import sha256_file
+from cerebro.training.checkpoint import STAMP, Checkpoint, Stamp, load_plain, read_checkpoint
+from cerebro.training.labram_geometry import OFFICIAL_HEADS
+from cerebro.training.labram_layout import LABELS, has_no_place, layout_of, our_name
+from cerebro.training.labram_weights import ForeignFile
+
+EXPORTED = "cerebro_export"  # key of what cerebro writes beside the tensors of an exported file
+HUB_FILE = "model.safetensors"  # of a folder that braindecode's `save_pretrained` wrote
+_HOLDERS = ("model", "state_dict")
+
+
+def read_source(path: Path) -> Checkpoint:
+    """Read what a phase starts from: a checkpoint of cerebro, or weights of LaBraM from another program.
+
+    Files are torch's (``.pth``, ``.pt``; of classes only ``argparse.Namespace`` is let in, which official files hold
+    their options in) or safetensors; a folder stands for its ``model.safetensors``. The layout is known by the names of
+    the tensors. Nobody knows who took part in training such weights, so their stamp names no participants.
+
+    Raises
+    ------
+    CheckpointError
+        In one line: absent, damaged, holds other classes, or is of no known layout.
+    """
+    if path.is_dir() and (path / HUB_FILE).is_file():
+        path = path / HUB_FILE
+    content = _safetensors(path) if path.suffix == ".safetensors" else load_plain(path, (argparse.Namespace,))
+    if STAMP in content:
+        return read_checkpoint(path)
+    state = next((content[key] for key in _HOLDERS if isinstance(content.get(key), dict)), content)
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    layout = layout_of(tensors)
+    if layout is None:
+        raise CheckpointError(
+            f"{path} carries no stamp of cerebro (phase, participants, data), and its tensors are those of none of "
+            f"{', '.join(LABELS.values())}; give a best.ckpt or last.ckpt that `cerebro fit` wrote, or one of "
+            "these files."
+        )
+    foreign = [name for name in tensors if our_name(name, layout) is None and not has_no_place(name, layout)]
+    if foreign:
+        raise CheckpointError(
+            f"{path} ({LABELS[layout]}) holds {len(foreign)} tensors that this layout does not have (first: "
+            f"{foreign[0]}); nothing was loaded; give a file that the official program or braindecode wrote."
+        )
+    digest = sha256_file(path)
+    exported = content.get(EXPORTED)
+    heads = exported if isinstance(exported, dict) else {}
+    file = ForeignFile(
+        layout=layout,
+        n_heads=_count(heads.get("n_heads")),
+        decoder_heads=_count(heads.get("decoder_heads")),
+        left=tuple(key for key in content if state is not content and content[key] is not state and key != EXPORTED),
+        without_place={name: tuple(value.shape) for name, value in tensors.items() if our_name(name, layout) is None},
+    )
+    weights = {ours: value for name, value in tensors.items() if (ours := our_name(name, layout)) is not None}
+    stamp = Stamp(
+        phase=LABELS[layout],
+        version="",
+        git_commit="",
+        data_hash="",
+        config_hash="",
+        config={},
+        signal={},
+        participants={"train": [], "val": []},
+        trained=[],
+        seen=[],
+        weights_sha256=digest,
+    )
+    return Checkpoint(path, stamp, weights, content={}, foreign=file)
+
+
+def unknown_participants(source: Checkpoint) -> str:
+    """Line on a source whose participants nobody can check; empty for one of cerebro's."""
+    if source.foreign is None:
+        return ""
+    return (
+        f"who took part in training {source.path} is unknown: that nobody scored here was among them cannot be checked"
+    )
+
+
+def _safetensors(path: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError, safe_open  # late: few sources are of this kind
+
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint {path} not found; give the path of a file of weights.")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            content: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            written = (file.metadata() or {}).get(EXPORTED)
+    except (SafetensorError, OSError) as error:
+        first = str(error).splitlines()[0][:120] if str(error) else "no message"
+        raise CheckpointError(
+            f"{path} cannot be read as safetensors ({first}); it is damaged; fetch or write it again."
+        ) from None
+    if written is not None:
+        try:
+            content[EXPORTED] = json.loads(written)
+        except ValueError:
+            raise CheckpointError(f"{path} has damaged metadata ({EXPORTED}); export it again.") from None
+    return content
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and value > 0 else OFFICIAL_HEADS
