@@ -30,6 +30,7 @@ from cerebro.signal import KEEP_CHANNELS, EEGBatch, RawBatch, SignalSpec
 
 Stage = Literal["train", "val", "test"]
 STAGES: tuple[Stage, ...] = ("train", "val", "test")
+MOST_FILM_PEOPLE = 50  # whose time courses are compared after training
 
 
 class EEGData(LightningDataModule):
@@ -265,6 +266,16 @@ class EEGData(LightningDataModule):
         """Every window of a side once, in the order of the table: for probes and predictions."""
         return self._loader(self._fixed(self._some_rows(stage)), is_training=False)
 
+    def film_dataloader(self) -> BatchLoader:
+        """Validation windows of films, whole recordings of at most 50 people; no batch where there are none."""
+        rows = self.rows("val")
+        return self._loader(self._fixed(rows if not len(rows) else self._film_rows(rows)), is_training=False)
+
+    def film_places(self, sample: Ints) -> tuple[list[str], Ints, Ints]:
+        """Film that each window (N,) of `film_dataloader` shows, milliseconds from its start, number of the person."""
+        names = self.store.recordings["task"].astype(str).iloc[self._table.recording[sample]].tolist()
+        return names, np.asarray(self._table.film_ms[sample], np.int64), self._person(sample)
+
     def transfer_batch_to_device(self, batch: RawBatch, device: torch.device, dataloader_idx: int) -> RawBatch:
         """Copy int16 to the device: half the bytes of float32."""
         return batch.to(device, non_blocking=True)
@@ -279,6 +290,13 @@ class EEGData(LightningDataModule):
         runs = recording.runs
         chosen = people[self._store.index["participant"]][recording.first] & (runs.sizes > 0)
         return Column(Runs(runs.sizes[chosen]), runs.first[chosen], step=1)
+
+    def _film_rows(self, rows: Column[np.int64]) -> Ints:
+        """Those of ``rows`` that are of films, of people evenly spaced among all."""
+        if not len(self._table.film_ms):
+            return np.empty(0, np.int64)
+        people = evenly_spaced(np.unique(self._participant(rows.first)), MOST_FILM_PEOPLE)
+        return rows.only(np.isin(self._participant(rows.first), people))[:]
 
     def _people_of(self, stage: Stage) -> Ints:
         """Rows of the participants table with a window on a side, ascending."""
@@ -344,9 +362,7 @@ class EEGData(LightningDataModule):
             self.seed,
         )
 
-    def _mixed_pairs(
-        self, rows: Ints, weights: Sequence[float], batches_per_epoch: int, pair: Codes
-    ) -> MixtureOrder:
+    def _mixed_pairs(self, rows: Ints, weights: Sequence[float], batches_per_epoch: int, pair: Codes) -> MixtureOrder:
         return mixed_pairs(
             rows,
             self._member(rows)[:],

@@ -162,9 +162,7 @@ class Contrastive(Objective):
             "similarity_negative": similarity[negative],
         }
 
-    def _mean_token(
-        self, encoder: Encoder, batch: EEGBatch, tokens: Float[Tensor, "B C N D"]
-    ) -> Float[Tensor, "B D"]:
+    def _mean_token(self, encoder: Encoder, batch: EEGBatch, tokens: Float[Tensor, "B C N D"]) -> Float[Tensor, "B D"]:
         """Mean of the tokens that are no padding, in float32 at least."""
         wide = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
         return mean_over_valid(wide, encoder.valid(batch))

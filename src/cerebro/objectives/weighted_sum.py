@@ -95,7 +95,9 @@ class WeightedSum(Objective):
         """Lines of all terms, each with its name."""
         found = []
         for name, term in self._terms():
-            mine = {part.removeprefix(f"{name}/"): value for part, value in means.items() if part.startswith(f"{name}/")}
+            mine = {
+                part.removeprefix(f"{name}/"): value for part, value in means.items() if part.startswith(f"{name}/")
+            }
             found += [f"{name}: {line}" for line in term.remarks(mine, n_batches)]
         return found
 
