@@ -225,7 +225,7 @@ class EEGData(LightningDataModule):
     def train_dataloader(self) -> BatchLoader:
         """Training batches; a new loader at epoch 0."""
         rows, world_size = self._some_rows("train"), self._world()[1]
-        pair: Codes = self._table.pair
+        pair: Ints | Column[np.int64] = self._table.pair
         if self.shuffle_pairs:
             pair = without_moments(self._store, self._table, rows[:], self.windows.has_few_pairs, self.seed)
         order: Order
@@ -362,7 +362,9 @@ class EEGData(LightningDataModule):
             self.seed,
         )
 
-    def _mixed_pairs(self, rows: Ints, weights: Sequence[float], batches_per_epoch: int, pair: Codes) -> MixtureOrder:
+    def _mixed_pairs(
+        self, rows: Ints, weights: Sequence[float], batches_per_epoch: int, pair: Ints | Column[np.int64]
+    ) -> MixtureOrder:
         return mixed_pairs(
             rows,
             self._member(rows)[:],
@@ -381,7 +383,7 @@ class EEGData(LightningDataModule):
         assert isinstance(self._store, Mixture)
         return self._of_recording(self._store.member, rows)
 
-    def _pairs(self, rows: Ints, batches_per_epoch: int, pair: Codes) -> Order:
+    def _pairs(self, rows: Ints, batches_per_epoch: int, pair: Ints | Column[np.int64]) -> Order:
         if isinstance(self._store, Mixture):
             return self._mixed_pairs(rows, list(self._shares.values()), batches_per_epoch, pair)
         return PairedOrder(

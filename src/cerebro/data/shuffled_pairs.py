@@ -67,8 +67,7 @@ def shuffled_pairs(
     shuffled[has_pair[np.lexsort((mine, of_group))]] = pair[has_pair[np.lexsort((draw, of_group))]]
     if np.array_equal(shuffled, pair):
         raise ConfigError(
-            f"shuffle_pairs changes none of the {len(has_pair):,} windows with a pair, because nobody has two different "
-            "pairs; set data.shuffle_pairs to false, or data.windows to FilmWindows, EyesWindows or TaskPairs with more "
-            "tasks."
+            f"shuffle_pairs changes none of the {len(has_pair):,} windows with a pair: nobody has two different pairs; "
+            "set data.shuffle_pairs to false, or data.windows to FilmWindows, EyesWindows or TaskPairs with more tasks."
         )
     return shuffled

@@ -177,16 +177,17 @@ def _standardised(course: npt.ArrayLike, known: npt.ArrayLike | None) -> tuple[A
 
 def _correlation(value: Array, known: npt.NDArray[np.bool_]) -> float:
     """Leave-one-out correlation of standardised courses (P, T, E), averaged over people and dimensions."""
-    n_others = known.sum(axis=0)[None, :] - known  # (P, T): who else was there
+    n_others = np.asarray(known.sum(axis=0)[None, :] - known, np.int64)  # (P, T): who else was there
     shared = known & (n_others > 0)  # (P, T)
+    is_long = np.asarray(shared.sum(axis=1) >= LEAST_TIMES, bool)
     others = (value.sum(axis=0)[None] - value) / np.maximum(n_others, 1)[:, :, None]  # (P, T, E)
-    n = np.maximum(shared.sum(axis=1), 1)[:, None, None]
+    n = np.asarray(np.maximum(shared.sum(axis=1), 1))[:, None, None]
     weight = shared[:, :, None]
     mine, theirs = (
         np.where(weight, one - (one * weight).sum(axis=1, keepdims=True) / n, 0.0) for one in (value, others)
     )
     scale = np.sqrt((mine**2).sum(axis=1) * (theirs**2).sum(axis=1))  # (P, E)
-    usable = (shared.sum(axis=1) >= LEAST_TIMES)[:, None] & (scale > _FLAT)
+    usable = is_long[:, None] & (scale > _FLAT)
     if usable.any(axis=1).sum() < 2:
         return float("nan")
     found = np.divide((mine * theirs).sum(axis=1), scale, out=np.full(scale.shape, np.nan), where=usable)
@@ -199,5 +200,6 @@ def _turned(
 ) -> tuple[Array, npt.NDArray[np.bool_]]:
     """Each person's course turned by a random number of places."""
     n_people, n_times = known.shape
-    place = (np.arange(n_times)[None, :] + draw.integers(0, n_times, n_people)[:, None]) % n_times
+    by = draw.integers(0, n_times, (n_people, 1))
+    place = (np.arange(n_times)[None, :] + by) % n_times
     return np.take_along_axis(value, place[:, :, None], axis=1), np.take_along_axis(known, place, axis=1)
