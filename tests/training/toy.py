@@ -192,6 +192,12 @@ class ToyData:
     def val_dataloader(self) -> ToyLoader:
         return ToyLoader(self.people["val"], 2, self.batch_size, False)
 
+    def film_dataloader(self) -> ToyLoader:
+        return ToyLoader(self.people["val"], 0, self.batch_size, False)
+
+    def film_places(self, sample: np.ndarray) -> tuple[list[str], np.ndarray, np.ndarray]:
+        raise AssertionError("there is no film")
+
     def test_dataloader(self) -> ToyLoader:
         return ToyLoader(self.people["test"], 2, self.batch_size, False)
 

@@ -86,10 +86,12 @@ class FilmWindows(WindowSource):
         runs = Runs(n_windows)
         codes = pair_codes(self.films)
         pair = np.array([codes[str(name)] for name in film[chosen]], np.int64)
+        step_ms = milliseconds(stride, store.sfreq)
         table = WindowTable(
             Column(runs, chosen.astype(np.int32)),
             Column(runs, begins[chosen], stride),
             n_times,
-            pair=Column(runs, pair, 0 if self.has_few_pairs else milliseconds(stride, store.sfreq)),
+            pair=Column(runs, pair, 0 if self.has_few_pairs else step_ms),
+            film_ms=Column(runs, np.zeros_like(pair), step_ms),
         )
         return not_empty(table, left_out, store, self), left_out

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from cerebro.data.sampling import Order, rank_slice
+from cerebro.data.sampling import Codes, Order, rank_slice
 from cerebro.data.sequences import SequenceReader
 from cerebro.data.targets import Labels
 from cerebro.data.windows import WindowReader
@@ -37,6 +37,8 @@ class BatchMaker:
         By montage: what makes these channels on the device; empty where they are those of the recording.
     on_cpu : bool
         Whether the model runs on the CPU: windows come as microvolts, the same to the bit.
+    pair : int64 (W,), optional
+        Pair id of every window; those of the table if left out.
     """
 
     def __init__(
@@ -47,11 +49,13 @@ class BatchMaker:
         seed: int,
         maps: Sequence[ChannelMap] = (),
         on_cpu: bool = False,
+        pair: Codes | None = None,
     ) -> None:
         self.reader = reader
         self.labels = labels
         self.seed = seed
         self.on_cpu = on_cpu
+        self._pair: Codes = reader.table.pair if pair is None else pair
         index = reader.store.index
         self._channels = [torch.from_numpy(rows) for rows in channels]
         self._is_padded = [bool((rows < 0).any()) for rows in channels]
@@ -91,7 +95,7 @@ class BatchMaker:
             sample=torch.from_numpy(rows),
             recording=torch.from_numpy(recording),
             participant=torch.from_numpy(participant),
-            pair=torch.from_numpy(table.pair[rows]),
+            pair=torch.from_numpy(self._pair[rows]),
             targets=targets,
             known=known,
             is_padded=is_padded,

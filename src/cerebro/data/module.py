@@ -19,6 +19,7 @@ from cerebro.data.mixture_order import MixtureOrder, mixed_pairs, mixed_windows
 from cerebro.data.mixture_split import sides_of
 from cerebro.data.sampling import Codes, FixedOrder, Order, PairedOrder, ShuffledOrder, evenly_spaced
 from cerebro.data.sequences import reader_of
+from cerebro.data.shuffled_pairs import without_moments
 from cerebro.data.sources import WindowSource
 from cerebro.data.splits import ParticipantSplit, person_numbers
 from cerebro.data.store import Store
@@ -29,6 +30,7 @@ from cerebro.signal import KEEP_CHANNELS, EEGBatch, RawBatch, SignalSpec
 
 Stage = Literal["train", "val", "test"]
 STAGES: tuple[Stage, ...] = ("train", "val", "test")
+MOST_FILM_PEOPLE = 50  # whose time courses are compared after training
 
 
 class EEGData(LightningDataModule):
@@ -61,6 +63,10 @@ class EEGData(LightningDataModule):
         or those of a target montage (`MapChannels`).
     weights : dict of str to float
         Of a mixture: share of the training batches by member, in place of those in its ``mixture.json``; empty = those.
+    shuffle_pairs : bool
+        A control: the pair ids of the training windows are dealt out anew within each recording (or, where they are a
+        few classes, among all windows of a person), so that positives come from other moments. All else stays: the
+        order of people and pair ids, and validation.
     prefetch_threads : int
         Threads that read batches ahead, two each; 0 reads a batch when it is asked for. The batches are the same.
     """
@@ -78,6 +84,7 @@ class EEGData(LightningDataModule):
         seed: int = 0,
         channels: ChannelSpace = AsPrepared(),  # noqa: B008  has no state
         weights: dict[str, float | int] = {},  # noqa: B006  never changed
+        shuffle_pairs: bool = False,
         prefetch_threads: int = 1,
     ) -> None:
         super().__init__()
@@ -102,6 +109,7 @@ class EEGData(LightningDataModule):
         self.seed = seed
         self.channels = channels
         self.weights = dict(weights)
+        self.shuffle_pairs = shuffle_pairs
         self.prefetch_threads = prefetch_threads
         self._is_on_cpu = False
         self._is_set_up = False
@@ -218,16 +226,19 @@ class EEGData(LightningDataModule):
     def train_dataloader(self) -> BatchLoader:
         """Training batches; a new loader at epoch 0."""
         rows, world_size = self._some_rows("train"), self._world()[1]
+        pair: Ints | Column[np.int64] = self._table.pair
+        if self.shuffle_pairs:
+            pair = without_moments(self._store, self._table, rows[:], self.windows.has_few_pairs, self.seed)
         order: Order
         if self.order == "pairs":
-            order = self._pairs(rows[:], self.batches_per_epoch)
+            order = self._pairs(rows[:], self.batches_per_epoch, pair)
         elif isinstance(self._store, Mixture):
             order = self._mixed(rows)
         else:
             order = ShuffledOrder(
                 rows, self._montage(rows), self.batch_size, self.batches_per_epoch, self.seed, world_size
             )
-        return self._loader(order, is_training=True)
+        return self._loader(order, is_training=True, pair=pair)
 
     def val_dataloader(self) -> BatchLoader:
         """Validation batches in a fixed order, with the random numbers of epoch 0; none if ``val_ratio`` is 0."""
@@ -238,8 +249,9 @@ class EEGData(LightningDataModule):
             n_most = max(1, self.max_eval_windows // self.batch_size) if self.max_eval_windows else 0
             if isinstance(self._store, Mixture):
                 n_most = n_most or max(1, len(rows) // self.batch_size)
-                return self._loader(self._mixed_pairs(rows[:], [], n_most), is_training=False)
-            return self._loader(self._pairs(rows[:], n_most), is_training=False)
+                order = self._mixed_pairs(rows[:], [], n_most, self._table.pair)
+                return self._loader(order, is_training=False)
+            return self._loader(self._pairs(rows[:], n_most, self._table.pair), is_training=False)
         return self._loader(self._fixed(evenly_spaced(rows, self.max_eval_windows)), is_training=False)
 
     def test_dataloader(self) -> BatchLoader:
@@ -284,6 +296,16 @@ class EEGData(LightningDataModule):
         end = start + self.table.jitter + self.table.n_times
         return np.stack([start, end], axis=1) / self.store.sfreq
 
+    def film_dataloader(self) -> BatchLoader:
+        """Validation windows of films, whole recordings of at most 50 people; no batch where there are none."""
+        rows = self.rows("val")
+        return self._loader(self._fixed(rows if not len(rows) else self._film_rows(rows)), is_training=False)
+
+    def film_places(self, sample: Ints) -> tuple[list[str], Ints, Ints]:
+        """Film that each window (N,) of `film_dataloader` shows, milliseconds from its start, number of the person."""
+        names = self.store.recordings["task"].astype(str).iloc[self._table.recording[sample]].tolist()
+        return names, np.asarray(self._table.film_ms[sample], np.int64), self._person(sample)
+
     def transfer_batch_to_device(self, batch: RawBatch, device: torch.device, dataloader_idx: int) -> RawBatch:
         """Copy int16 to the device: half the bytes of float32."""
         return batch.to(device, non_blocking=True)
@@ -298,6 +320,13 @@ class EEGData(LightningDataModule):
         runs = recording.runs
         chosen = people[self._store.index["participant"]][recording.first] & (runs.sizes > 0)
         return Column(Runs(runs.sizes[chosen]), runs.first[chosen], step=1)
+
+    def _film_rows(self, rows: Column[np.int64]) -> Ints:
+        """Those of ``rows`` that are of films, of people evenly spaced among all."""
+        if not len(self._table.film_ms):
+            return np.empty(0, np.int64)
+        people = evenly_spaced(np.unique(self._participant(rows.first)), MOST_FILM_PEOPLE)
+        return rows.only(np.isin(self._participant(rows.first), people))[:]
 
     def _people_of(self, stage: Stage) -> Ints:
         """Rows of the participants table with a window on a side, ascending."""
@@ -363,12 +392,14 @@ class EEGData(LightningDataModule):
             self.seed,
         )
 
-    def _mixed_pairs(self, rows: Ints, weights: Sequence[float], batches_per_epoch: int) -> MixtureOrder:
+    def _mixed_pairs(
+        self, rows: Ints, weights: Sequence[float], batches_per_epoch: int, pair: Ints | Column[np.int64]
+    ) -> MixtureOrder:
         return mixed_pairs(
             rows,
             self._member(rows)[:],
             self._montage(rows)[:],
-            self._table.pair[rows],
+            pair[rows],
             self._person(rows),
             list(self._shares),
             weights,
@@ -382,12 +413,12 @@ class EEGData(LightningDataModule):
         assert isinstance(self._store, Mixture)
         return self._of_recording(self._store.member, rows)
 
-    def _pairs(self, rows: Ints, batches_per_epoch: int) -> Order:
+    def _pairs(self, rows: Ints, batches_per_epoch: int, pair: Ints | Column[np.int64]) -> Order:
         if isinstance(self._store, Mixture):
-            return self._mixed_pairs(rows, list(self._shares.values()), batches_per_epoch)
+            return self._mixed_pairs(rows, list(self._shares.values()), batches_per_epoch, pair)
         return PairedOrder(
             rows,
-            self._table.pair[rows],
+            pair[rows],
             self._person(rows),
             self.batch_size,
             batches_per_epoch,
@@ -396,14 +427,14 @@ class EEGData(LightningDataModule):
             self.windows.has_few_pairs,
         )
 
-    def _loader(self, order: Order, is_training: bool) -> BatchLoader:
+    def _loader(self, order: Order, is_training: bool, pair: Codes | None = None) -> BatchLoader:
         for line in order.left_out:
             _log(logging.WARNING, f"data {self.store_path.name}: {line}")
         if len(self._table.channel) and not all(one is KEEP_CHANNELS for one in self._plan.maps):
             raise ConfigError("sequences of one channel take channels as they were recorded; leave data.channels out.")
         reader = reader_of(self._store, self._table, pin_memory=torch.cuda.is_available())
         on_cpu = self._is_on_cpu or (self.trainer is not None and self.trainer.strategy.root_device.type == "cpu")
-        maker = BatchMaker(reader, self._labels, self._plan.rows, self.seed, self._plan.maps, on_cpu)
+        maker = BatchMaker(reader, self._labels, self._plan.rows, self.seed, self._plan.maps, on_cpu, pair)
         rank, world_size = self._world()
         return BatchLoader(maker, order, is_training, rank, world_size, self.prefetch_threads)
 

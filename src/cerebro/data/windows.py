@@ -67,6 +67,8 @@ class WindowTable:
         Labels of single windows, NaN where missing. Labels of people are looked up in the participants table.
     channel : int32 (W,)
         Channel of its recording that a window holds; leave out for windows of all channels.
+    film_ms : int64 (W,)
+        Milliseconds from the start of the film that the recording's task names; leave out for windows of no film.
     n_valid : int64 (W,)
         Samples of each window that are there, ``n_times`` at most; leave out where all are.
     """
@@ -79,13 +81,14 @@ class WindowTable:
     targets: dict[str, Column[np.float32]] = field(default_factory=dict)
     channel: Column[np.int32] = _NO_COLUMN
     n_valid: Column[np.int64] = _NO_COLUMN
+    film_ms: Column[np.int64] = _NO_COLUMN
 
     def __post_init__(self) -> None:
         runs = self.recording.runs
         if not len(self.pair):
             object.__setattr__(self, "pair", Column(runs, np.broadcast_to(np.int64(-1), len(runs.sizes))))
         columns: dict[str, Column[Any]] = {"start": self.start, "pair": self.pair, **self.targets}
-        columns |= {name: column for name in ("channel", "n_valid") if len(column := getattr(self, name))}
+        columns |= {name: column for name in ("channel", "n_valid", "film_ms") if len(column := getattr(self, name))}
         for name, column in columns.items():
             if len(column) != len(self):
                 raise DataError(

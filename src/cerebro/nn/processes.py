@@ -39,7 +39,7 @@ def gather_rows(value: Tensor) -> Tensor:
     """
     if n_processes() == 1:
         return value
-    gathered: Tensor = _GatherRows.apply(value)
+    gathered: Tensor = _GatherRows.apply(value)  # type: ignore[no-untyped-call]
     return gathered
 
 
@@ -48,9 +48,11 @@ def gather_uneven_rows(value: Tensor) -> Tensor:
     if n_processes() == 1:
         return value
     n_rows = gather_rows(torch.tensor([len(value)], device=value.device)).tolist()
+    if not max(n_rows):
+        return value.detach()
     filled = value.new_zeros(max(n_rows), *value.shape[1:])
     filled[: len(value)] = value.detach()
-    parts = gather_rows(filled).split(max(n_rows)) if max(n_rows) else [filled] * len(n_rows)
+    parts = gather_rows(filled).view(len(n_rows), max(n_rows), *value.shape[1:])
     return torch.cat([part[:n] for part, n in zip(parts, n_rows, strict=True)])
 
 

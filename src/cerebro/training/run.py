@@ -42,6 +42,7 @@ from cerebro.training.process import isolated_randomness, peak_memory_mb, restar
 from cerebro.training.score import root_device
 from cerebro.training.seen import check_unseen
 from cerebro.training.stamp import PhaseData, make_stamp, with_participants
+from cerebro.training.synchrony import write_synchrony
 from cerebro.training.tracking import Tracker
 
 
@@ -300,6 +301,8 @@ class _Run:
                 found = evaluate(phase, self.val, self.trainer_keys.precision, with_losses=False)
             found.write(out / "predictions_val.npz", self.data.participant_keys())
             write_showcase(out / "showcase.npz", phase, self.val)
+            device = root_device(self.trainer_keys)
+            write_synchrony(out / "isc.json", phase, self.data, self.trainer_keys.precision, device, self.say)
         write_history(out / "history.jsonl", keeper.history)
         result = {
             "phase": phase.name,
@@ -326,7 +329,7 @@ class _Run:
             "last_weights_sha256": weights_sha256(last.weights),
             "mlflow_run_id": self.tracker.run_id,
         }
-        self.tracker.finish("FINISHED", [out / "config.yaml"], result)
+        self.tracker.finish("FINISHED", [out / "config.yaml", *out.glob("isc.json")], result)
         return result
 
 
@@ -357,7 +360,15 @@ def _look_into(keys: RunKeys, stamp: Stamp) -> tuple[dict[str, Any] | None, Chec
     """What the output folder holds: the record of this run if it is finished, its last checkpoint if it is not."""
     out = keys.out
     if keys.overwrite:
-        for name in ("run.json", "last.ckpt", "best.ckpt", "history.jsonl", "mlflow.json", "nonfinite.json"):
+        for name in (
+            "run.json",
+            "last.ckpt",
+            "best.ckpt",
+            "history.jsonl",
+            "mlflow.json",
+            "nonfinite.json",
+            "isc.json",
+        ):
             (out / name).unlink(missing_ok=True)
         return None, None
     found: dict[str, Any] | None = None

@@ -71,6 +71,14 @@ class PhaseData(Protocol):
     def val_dataloader(self) -> ResumableLoader:
         """Validation batches in a fixed order; may be empty."""
 
+    def film_dataloader(self) -> ResumableLoader:
+        """Validation windows of films, whole recordings in the order of time; empty where windows are of no film."""
+
+    def film_places(
+        self, sample: npt.NDArray[np.int64]
+    ) -> tuple[list[str], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Film that each of these windows shows, milliseconds from its start, and number of the person."""
+
     def test_dataloader(self) -> ResumableLoader:
         """Test batches in a fixed order."""
 

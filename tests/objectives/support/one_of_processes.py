@@ -1,4 +1,4 @@
-"""One process of several: what it computes on its share of global batches. RANK WORLD FOLDER -> FOLDER/WORLD-RANK.pt."""
+"""What one process of several computes on its share of global batches: RANK WORLD FOLDER -> FOLDER/WORLD-RANK.pt."""
 
 import sys
 from dataclasses import fields, replace
