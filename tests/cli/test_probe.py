@@ -109,7 +109,7 @@ def test_a_checkpoint_is_probed_by_its_path_alone(capsys: pytest.CaptureFixture[
     assert low <= age["participant"]["value"] <= high
     assert record["targets"]["participant"]["window"]["constant"] == 1 / 5
     assert "first half of their recordings" in record["participant_rule"]
-    assert [line.split()[:3] for line in out.splitlines() if line.startswith("age ")] == [
+    assert [line.split()[:3] for line in out.splitlines() if line.startswith("age  ")] == [
         ["age", "window", "nrmse"],
         ["age", "participant", "nrmse"],
     ]
