@@ -186,3 +186,29 @@ def test_yaml_with_short_class_names_is_the_schema(store):
     assert data.windows.films == ("ThePresent",)
     assert data.split == ParticipantSplit(stratify_by=("p_factor",), test_releases=("R5",))
     assert len(data.participants("test")) == 2
+
+
+def test_values_of_people_come_whether_or_not_they_are_targets(store):
+    data = data_of(store)
+    found = data.participant_values(("p_factor", "nothing"))
+    assert set(found) == {"p_factor"}
+    assert found["p_factor"].shape == (len(data.store.participants),)
+    loader = data_of(store, targets=("p_factor",)).evaluation_loader("val")
+    for batch in loader:
+        np.testing.assert_array_equal(found["p_factor"][batch.participant], batch.targets["p_factor"])
+
+
+def test_a_probe_takes_so_many_windows_spread_over_a_side(store):
+    data = data_of(store)
+    sample = np.concatenate([batch.sample.numpy() for batch in data.evaluation_loader("train", 5)])
+    rows = data.rows("train")[:]
+    assert sample.tolist() == [int(rows[i * len(rows) // 5]) for i in range(5)]
+
+
+def test_a_window_covers_the_samples_that_its_crop_may_take(store):
+    data = data_of(store)
+    rows = data.rows("train")[:]
+    span_s = data.window_spans(rows)
+    length = (data.table.jitter + data.table.n_times) / data.store.sfreq
+    np.testing.assert_allclose(span_s[:, 1] - span_s[:, 0], length)
+    np.testing.assert_allclose(span_s[:, 0] * data.store.sfreq, data.table.start[rows])

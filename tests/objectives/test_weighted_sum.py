@@ -1,3 +1,5 @@
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -8,7 +10,7 @@ from cerebro.encoders.labram import LaBraM
 from cerebro.errors import ConfigError
 from cerebro.objectives import Contrastive, Supervised, WeightedSum
 from cerebro.readouts import LinearReadout
-from cerebro.signal import SignalSpec
+from cerebro.signal import EEGBatch, SignalSpec
 
 
 def trait(encoder: Encoder, signal: SignalSpec) -> Supervised:
@@ -74,3 +76,90 @@ def test_every_term_is_started(toy_signal: SignalSpec, toy_eeg: Any) -> None:
 def test_unfit_weights_are_refused(toy_signal: SignalSpec, weights: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build(toy_signal, weights)
+
+
+PEOPLE = ("p_factor", "age", "sex", "attention", "internalizing", "externalizing")
+
+
+def six_at_once(signal: SignalSpec, toy_eeg: Any) -> tuple[LaBraM, WeightedSum, EEGBatch]:
+    """All auxiliary targets of people, each known for other windows of the batch."""
+    batch = toy_eeg(12)
+    rows = torch.arange(12)
+    for number, name in enumerate(PEOPLE):
+        known = rows % (number + 2) != 0
+        value = (rows % 2).float() if name == "sex" else batch.targets["trait"] * (number + 1) + number
+        batch.targets[name] = torch.where(known, value, torch.nan)
+        batch.known[name] = known
+    terms = {
+        name: partial(
+            Supervised,
+            target=name,
+            readout=LinearReadout,
+            kind="classification" if name == "sex" else "regression",
+        )
+        for name in PEOPLE
+    }
+    torch.manual_seed(0)
+    signal = replace(signal, targets=PEOPLE)
+    encoder = LaBraM(signal, conv_channels=2, depth=1, n_heads=2).eval()
+    objective = WeightedSum(encoder, signal, terms, dict(zip(PEOPLE, (0.15, 0.1, 0.2, 0.3, 0.4, 0.5), strict=True)))
+    objective.start(encoder, [batch])
+    return encoder, objective, batch
+
+
+def test_six_targets_of_people_are_learned_at_once_and_every_head_gets_a_gradient(
+    toy_signal: SignalSpec, toy_eeg: Any
+) -> None:
+    encoder, objective, batch = six_at_once(toy_signal, toy_eeg)
+    loss = objective(encoder, batch)
+    loss.total.backward()
+    assert torch.isfinite(loss.total)
+    torch.testing.assert_close(
+        loss.total.detach(), sum(weight * loss.parts[name] for name, weight in objective.weights.items())
+    )
+    for name in PEOPLE:
+        gradients = [parameter.grad for parameter in objective.terms[name].parameters()]
+        assert any(grad is not None and grad.abs().sum() > 0 for grad in gradients), name
+    assert set(objective.predict(encoder, batch)) == set(PEOPLE)
+
+
+def test_what_stands_where_a_label_is_missing_changes_no_gradient(toy_signal: SignalSpec, toy_eeg: Any) -> None:
+    def gradients(filler: float) -> list[torch.Tensor]:
+        encoder, objective, batch = six_at_once(toy_signal, toy_eeg)
+        for name in PEOPLE:
+            batch.targets[name] = torch.where(batch.known[name], batch.targets[name], filler)
+        objective(encoder, batch).total.backward()
+        parameters = [*encoder.parameters(), *objective.parameters()]
+        return [parameter.grad for parameter in parameters if parameter.grad is not None]
+
+    for one, two in zip(gradients(float("nan")), gradients(1e6), strict=True):
+        assert torch.equal(one, two)
+        assert torch.isfinite(one).all()
+
+
+def test_a_window_without_any_label_takes_no_part(toy_signal: SignalSpec, toy_eeg: Any) -> None:
+    encoder, objective, batch = six_at_once(toy_signal, toy_eeg)
+    for name in PEOPLE:
+        batch.known[name][0] = False
+    batch.eeg.requires_grad_()
+    objective(encoder, batch).total.backward()
+    assert batch.eeg.grad is not None
+    assert batch.eeg.grad[0].abs().sum() == 0
+    assert batch.eeg.grad[1].abs().sum() > 0
+
+
+def test_a_term_of_weight_zero_is_never_computed(
+    toy_signal: SignalSpec, toy_eeg: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[str] = []
+    forward = Supervised.forward
+
+    def noted(self: Supervised, *arguments: Any) -> Any:
+        called.append(self.target)
+        return forward(self, *arguments)
+
+    monkeypatch.setattr(Supervised, "forward", noted)
+    encoder, objective = build(toy_signal, {"film": 1.0, "trait": 0.0, "state": 1.0})
+    objective.start(encoder, [toy_eeg(8)])
+    objective(encoder, toy_eeg(8))
+    assert called == ["state"]

@@ -112,6 +112,8 @@ def resolve(
             continue
         if name not in participants.columns:
             have = ", ".join(sorted(set(table.targets) | set(numeric))) or "none"
-            raise ConfigError(f"target {name!r} is unknown; set data.targets to some of: {have}.")
+            raise ConfigError(
+                f"target {name!r} is unknown; set data.targets (of a probe: --targets) to some of: {have}."
+            )
         of_participant[name] = np.where(may_use, participant_values(participants, name), np.float32(np.nan))
     return Labels({name: table.targets[name] for name in names if name in table.targets}, of_participant, names)

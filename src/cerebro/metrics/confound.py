@@ -68,9 +68,10 @@ def predict_from_covariates(
     fitted = is_train & np.isfinite(truth)
     values = {name: np.asarray(column, np.float64) for name, column in covariates.items()}
     values = {name: column for name, column in values.items() if np.isfinite(column[fitted]).any()}
+    if not covariates:
+        raise DataError("the participants table has no other covariate")
     if not values:
-        names = " nor ".join(covariates) or "any covariate"
-        raise DataError(f"of no training participant with a label is {names} known")
+        raise DataError(f"of no training participant with a label is {' nor '.join(covariates)} known")
     design = np.concatenate([_columns(column, fitted) for column in values.values()], axis=1)
     people = [str(row) for row in np.flatnonzero(fitted)]
     fit = fit_logistic if is_class else fit_ridge

@@ -144,6 +144,12 @@ def table(scores: Sequence[ProbeScore]) -> list[str]:
 def notes(scores: Sequence[ProbeScore]) -> list[str]:
     """What has to be known to read the table, each thing once."""
     found = [f"{one.target}: {one.note}" for one in scores if one.note]
+    found += [
+        f"{one.target} by {one.level}: {one.n_undefined:,} draws of its {one.n_participants} participants have equal "
+        "labels and are left out of the interval, which is too narrow"
+        for one in scores
+        if one.n_undefined
+    ]
     return [
         "nrmse: lower is better; balanced_accuracy: higher is better; intervals over participants",
         *dict.fromkeys(found),

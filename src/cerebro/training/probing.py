@@ -60,6 +60,8 @@ class ProbeScore:
         The same score of age and sex alone; NaN for labels of windows, and where it cannot be made.
     confound_ci95 : (float, float)
         Its interval.
+    n_undefined : int
+        Draws of participants that left the score undefined (all labels equal), which the interval leaves out.
     n_fitted, n_scored : int
         Windows, or participants at their level.
     n_participants_fitted, n_participants : int
@@ -80,6 +82,7 @@ class ProbeScore:
     n_participants: int
     confound: float = float("nan")
     confound_ci95: tuple[float, float] = (float("nan"), float("nan"))
+    n_undefined: int = 0
     note: str = ""
 
     def plain(self) -> dict[str, Any]:
@@ -146,7 +149,7 @@ class Prober:
         people = [str(name) for name in self._keys[who]]
         fit = fit_logistic if is_class else fit_ridge
         found = fit(x, y, people, seed=self.seed).predict(x_new)
-        value, ci95 = self._score(is_class, who_new, y_new, found)
+        value, ci95, n_undefined = self._score(is_class, who_new, y_new, found)
         constant = 1 / len(np.unique(y_new)) if is_class else self._score(is_class, who_new, y_new, y.mean())[0]
         confound, confound_ci95, note = self._confound(target, is_class, who_new, y_new)
         return ProbeScore(
@@ -162,6 +165,7 @@ class Prober:
             n_participants=len(np.unique(who_new)),
             confound=confound,
             confound_ci95=confound_ci95,
+            n_undefined=n_undefined,
             note=note,
         )
 
@@ -175,7 +179,8 @@ class Prober:
             self.max_people,
             self.seed,
         )
-        value, ci95 = self._score(True, rows.participant[found.row], found.truth.astype(np.float64), found.prediction)
+        truth, who = found.truth.astype(np.float64), rows.participant[found.row]
+        value, ci95, _ = self._score(True, who, truth, found.prediction)
         left_out = f", {found.n_left_out} participants left out" if found.n_left_out else ""
         return ProbeScore(
             target=PARTICIPANT,
@@ -208,27 +213,29 @@ class Prober:
             return nothing, (nothing, nothing), f"no confound baseline: {str(error).rstrip('.')}"
         if found is None:
             return nothing, (nothing, nothing), ""
-        return *self._score(is_class, who, y, found.prediction[who]), f"confound {describe_confound(found)}"
+        value, ci95, _ = self._score(is_class, who, y, found.prediction[who])
+        return value, ci95, f"confound baseline {describe_confound(found)}"
 
     def _score(
         self, is_class: bool, who: npt.NDArray[np.int64], y: Array, p: npt.ArrayLike
-    ) -> tuple[float, tuple[float, float]]:
+    ) -> tuple[float, tuple[float, float], int]:
+        """Score, interval, and how many draws left it undefined."""
         names = [str(name) for name in self._keys[who]]
         if is_class:
             sums = balanced_error_sums(names, y, p)
-            value, (low, high) = self._interval(sums)
-            return 1 - value, (1 - high, 1 - low)
+            value, (low, high), n_undefined = self._interval(sums)
+            return 1 - value, (1 - high, 1 - low), n_undefined
         return self._interval(nrmse_sums(names, y, np.broadcast_to(np.asarray(p, np.float64), y.shape)))
 
-    def _interval(self, sums: ParticipantSums) -> tuple[float, tuple[float, float]]:
+    def _interval(self, sums: ParticipantSums) -> tuple[float, tuple[float, float], int]:
         if not self.n_resamples:
-            return sums.value(), (float("nan"), float("nan"))
+            return sums.value(), (float("nan"), float("nan")), 0
         draws = ParticipantBootstrap(sums.participants, self.n_resamples, self.seed)
-        return sums.value(), interval(draws.resampled(sums))[0]
+        return sums.value(), *interval(draws.resampled(sums))
 
 
 def holds_classes(target: str, values: Array) -> bool:
-    """Whether known labels are classes: sex is, age and factors are not, others if they are 0 ... K - 1 with K <= 10."""
+    """Whether known labels are classes: sex is, age and factors are not, others if they are 0 ... K - 1, K <= 10."""
     if target in NUMBERS + CLASSES:
         return target in CLASSES
     found = np.unique(values)
