@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,7 @@ MIXTURES = [name for name, content in CONTENT.items() if "sources" in content]
 RECIPES = [name for name, content in CONTENT.items() if "phases" in content]
 PARTS = [name for name, content in CONTENT.items() if "class_path" in content]  # that others include
 PART_KEYS = {"encoders": "--model.encoder", "objectives": "--model.objective"}
+MOST = {"depth": 2, "decoder_depth": 1, "n_codes": 512}
 N_PEOPLE = 14
 N_CHANNELS = 32  # so that two batches hold more patches than a codebook has codes
 SMALL = {
@@ -137,6 +139,25 @@ def out_of(name: str) -> str:
     return folder.replace("{name}", CONTENT[name]["model"]["name"])
 
 
+def shrunk(name: str, folder: Path) -> Path:
+    """The config with its parts written out, and depths and codebooks that two batches can fill."""
+
+    def walk(node: Any, place: Path) -> Any:
+        if isinstance(node, dict):
+            found = {key: walk(value, place) for key, value in node.items()}
+            return {key: min(value, MOST[key]) if key in MOST else value for key, value in found.items()}
+        if isinstance(node, list):
+            return [walk(value, place) for value in node]
+        if isinstance(node, str) and node.endswith(".yaml"):
+            part = (place / node).resolve()
+            return walk(yaml.safe_load(part.read_text()), part.parent)
+        return node
+
+    path = folder / name.replace("/", "_")
+    path.write_text(yaml.safe_dump(walk(CONTENT[name], (ROOT / name).parent)))
+    return path
+
+
 class Family:
     """Phases of one folder of configs, run by hand one after another as their comments say."""
 
@@ -152,7 +173,8 @@ class Family:
             for source in (entry["source"] for entry in model.get("init", [])):
                 self.fit(self._maker_of(name, source))
             small = [part for flag in SMALL.items() for part in flag]
-            assert main(["fit", "--config", str(ROOT / name), "--data.store", str(self.store), *small]) == 0
+            config = shrunk(name, self.folder)
+            assert main(["fit", "--config", str(config), "--data.store", str(self.store), *small]) == 0
         return out
 
     def _maker_of(self, name: str, source: str) -> str:
