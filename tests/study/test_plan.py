@@ -54,6 +54,19 @@ def test_without_pretraining_the_init_of_the_config_is_taken_away(plan):
     assert transfers(runs_of(plan(), "supervised")["challenge1"]) == []
 
 
+def test_weights_from_outside_stay_where_the_recipe_names_no_other_start(write_recipe):
+    recipe = read_recipe(write_recipe())
+    for name in ("pretrain", "challenge1"):  # the second has init: in the recipe
+        path = recipe.phases[name].config
+        config = yaml.safe_load(path.read_text())
+        config["model"].setdefault("init", []).append({"source": "labram-base.pth", "rows": "nearest"})
+        path.write_text(yaml.safe_dump(config))
+    made = plan_study(recipe, OUT, (), (), code_version="test")
+    kept = {"source": "labram-base.pth", "rows": "nearest"}
+    assert kept in transfers(runs_of(made, "full")["pretrain"])
+    assert kept not in transfers(runs_of(made, "supervised")["challenge1"]), "without pretraining means random weights"
+
+
 def test_entries_of_the_config_keep_their_other_fields(plan):
     full = runs_of(plan(), "full")
     tokenizer = f"{full['tokenizer'].folder}/best.ckpt"

@@ -28,7 +28,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "probe": ("cerebro.cli.fit", "probe", "say what a checkpoint's embeddings tell of people, and who they are"),
     "run": ("cerebro.cli.study", "run", "run a recipe: phases, ablations, results"),
     "report": ("cerebro.cli.study", "report", "write the page that shows a study's results"),
-    "export": ("cerebro.cli.export", "export", "write a store as Zarr or HDF5 for other programs"),
+    "export": ("cerebro.cli.export", "export", "write a store or the weights of a phase for other programs"),
     "doctor": ("cerebro.cli.doctor", "doctor", "print versions, accelerators and what is wrong with this machine"),
 }
 

@@ -234,7 +234,7 @@ def _transfers(config: Mapping[str, Any], phase: PhaseEntry, init: str, tokenize
             has_encoder = True
             if init:
                 transfers.append({**entry, "source": init})
-            elif Path(str(entry["source"])).suffix != ".ckpt":  # weights from outside the study
+            elif not phase.init and Path(str(entry["source"])).suffix != ".ckpt":  # weights from outside the study
                 transfers.append(entry)
         elif into.endswith("tokenizer") and phase.tokenizer:
             has_tokenizer = True

@@ -233,10 +233,10 @@ class TransferReport:
 
     def line(self) -> str:
         """One line for the user."""
-        unused = f"; unused: {_groups(self.unused)}" if self.unused else ""
+        unused = f"; unused: {grouped(self.unused)}" if self.unused else ""
         return (
             f"hand-over from {self.source} (phase {self.phase}): {self.take or 'everything'} -> {self.into}, "
-            f"{len(self.moved)} tensors with {self.n_numbers:,} numbers moved ({_groups(self.moved)}){unused}"
+            f"{len(self.moved)} tensors with {self.n_numbers:,} numbers moved ({grouped(self.moved)}){unused}"
         )
 
 
@@ -351,7 +351,7 @@ def _is_within(name: str, parts: Iterable[str]) -> bool:
     return any(name == part or name.startswith(f"{part}.") for part in parts)
 
 
-def _groups(tensors: Mapping[str, tuple[int, ...]]) -> str:
+def grouped(tensors: Mapping[str, tuple[int, ...]]) -> str:
     """Tensors counted by the first two parts of their names."""
     counts: dict[str, int] = {}
     for name in tensors:
@@ -370,7 +370,7 @@ def new_tensors(phase: nn.Module, reports: Iterable[TransferReport]) -> dict[str
 def describe_new(phase: nn.Module, reports: Iterable[TransferReport]) -> str:
     """One line on what starts from random initialisation."""
     new = new_tensors(phase, reports)
-    return f"new in this phase: {len(new)} tensors ({_groups(new)})" if new else "new in this phase: nothing"
+    return f"new in this phase: {len(new)} tensors ({grouped(new)})" if new else "new in this phase: nothing"
 
 
 def refuse_seen(participants: Iterable[str], seen: Iterable[str], what: str, source: Path) -> None:

@@ -16,7 +16,7 @@ from cerebro.encoders.labram import LaBraM
 from cerebro.errors import CheckpointError, ConfigError, check_one_of
 from cerebro.files import write_atomically
 from cerebro.objectives.vqnsp import VQNSP
-from cerebro.training.checkpoint import Checkpoint
+from cerebro.training.checkpoint import Checkpoint, grouped
 from cerebro.training.foreign import EXPORTED
 from cerebro.training.labram_channels import OFFICIAL_CHANNELS, official_index
 from cerebro.training.labram_geometry import OFFICIAL_PATCH, OFFICIAL_SFREQ
@@ -89,7 +89,7 @@ def export_weights(source: Checkpoint, form: str) -> Exported:
         state |= _codebook_copies(state)
     lines.insert(0, f"{len(state)} tensors in the layout of {LABELS[layout]}")
     lines.append(f"its input is microvolt / 100 at {OFFICIAL_SFREQ:g} Hz")
-    lines.append(f"not in this format: {', '.join(sorted(left)) or 'nothing'}")
+    lines.append(f"not in this format: {grouped(dict.fromkeys(sorted(left), ())) or 'nothing'}")
     lines.append(f"not in cerebro: {_absent(layout)}")
     plain = {
         "version": __version__,
