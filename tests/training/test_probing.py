@@ -15,7 +15,7 @@ from cerebro.training.keep import Keeper
 from cerebro.training.keys import ProbeKeys, RunKeys, TrainerKeys
 from cerebro.training.optim import Optim
 from cerebro.training.phase import Phase
-from cerebro.training.probing import Prober, holds_classes
+from cerebro.training.prober import Prober, holds_classes
 from cerebro.training.run import fit
 from cerebro.training.stamp import config_hash
 from cerebro.training.tracking import MLflowKeys

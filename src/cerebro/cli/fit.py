@@ -28,7 +28,7 @@ from cerebro.training.keep import Interrupted
 from cerebro.training.keys import ProbeKeys, RunKeys, TrainerKeys
 from cerebro.training.phase import Phase
 from cerebro.training.probe_report import ProbeRun, probe_checkpoint
-from cerebro.training.probing import MAX_PEOPLE, PARTICIPANT
+from cerebro.training.prober import MAX_PEOPLE, PARTICIPANT
 from cerebro.training.run import fit as fit_phase
 from cerebro.training.score import Scoring, score_phase
 from cerebro.training.stamp import PhaseData

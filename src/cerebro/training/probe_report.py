@@ -18,7 +18,8 @@ from cerebro.training.checkpoint import Checkpoint, check_same_signal, check_sam
 from cerebro.training.embedding import Embedded, embed
 from cerebro.training.evaluate import write_npz
 from cerebro.training.keys import TrainerKeys
-from cerebro.training.probing import MAX_PEOPLE, PARTICIPANT, Prober, ProbeScore, check_targets
+from cerebro.training.prober import MAX_PEOPLE, PARTICIPANT, Prober, ProbeScore
+from cerebro.training.probing import check_targets
 from cerebro.training.process import isolated_randomness
 from cerebro.training.score import root_device
 from cerebro.training.seen import check_unseen
