@@ -112,7 +112,7 @@ class CosineCodebook(nn.Module):
                 codes = (unit @ self.weight.T).argmax(dim=-1)
                 nearest = self.weight[codes]
                 counts = sum_over_processes(count_codes(codes, self.n_codes, valid))
-            commitment = _mean_square(unit - nearest, valid)
+            commitment = _mean_square(unit, nearest, valid)
             vectors = unit + (nearest - unit).detach()
             if self.training:
                 self._follow(unit.detach(), codes, counts, key, valid)
@@ -162,12 +162,14 @@ class CosineCodebook(nn.Module):
         return torch.where(n_valid > 0, unit[first[place]], weight)
 
 
-def _mean_square(difference: Float[Tensor, "M D"], valid: Bool[Tensor, " M"] | None) -> Float[Tensor, ""]:
-    """Mean over the valid rows; 0 without any."""
+def _mean_square(
+    found: Float[Tensor, "M D"], wanted: Float[Tensor, "M D"], valid: Bool[Tensor, " M"] | None
+) -> Float[Tensor, ""]:
+    """Mean squared difference over the valid rows (``None``: all); 0 without any."""
     if valid is None:
-        return difference.square().mean()
-    squares = torch.where(valid[:, None], difference.square(), 0.0).sum()
-    return squares / (valid.sum().clamp(min=1) * difference.shape[1])
+        return F.mse_loss(found, wanted)
+    squares = torch.where(valid[:, None], (found - wanted).square(), 0.0).sum()
+    return squares / (valid.sum().clamp(min=1) * found.shape[1])
 
 
 def count_codes(
