@@ -226,3 +226,8 @@ def test_a_mixture_knows_age_and_sex_of_its_people(tmp_path: Path) -> None:
     row = json.loads((tmp_path / "run/history.jsonl").read_text())
     assert row["confound/nrmse_p_factor"] < 0.5
     assert row["probe/participant_chance"] == 1 / 10
+
+
+def test_a_checkpoint_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["probe", "nothing/best.ckpt", "--targets", "sex"]) == 2
+    assert "checkpoint nothing/best.ckpt not found" in capsys.readouterr().err

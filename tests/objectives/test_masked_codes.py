@@ -161,3 +161,11 @@ def test_windows_of_smaller_montages_find_their_codes(toy_signal: SignalSpec, to
     objective.prepare(encoder, fixed([small, whole]))
     assert objective._table is not None
     assert torch.equal(objective._table.of(small), expected)
+
+
+def test_a_window_without_a_stored_code_never_gets_anothers(toy_signal: SignalSpec, toy_eeg: Any) -> None:
+    encoder, objective = build(toy_signal)
+    batch = toy_eeg(4)
+    objective.prepare(encoder, fixed([replace(batch, sample=batch.sample * 2)]))
+    with pytest.raises(IndexError):
+        objective(encoder, replace(batch, sample=batch.sample + 1))

@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -163,3 +164,20 @@ def test_a_term_of_weight_zero_is_never_computed(
     objective.start(encoder, [toy_eeg(8)])
     objective(encoder, toy_eeg(8))
     assert called == ["state"]
+
+
+def test_terms_of_labels_alone_share_one_pass_over_the_training_batches(toy_signal: SignalSpec, toy_eeg: Any) -> None:
+    class Counted(list[EEGBatch]):
+        n_passes = 0
+
+        def __iter__(self) -> Iterator[EEGBatch]:
+            self.n_passes += 1
+            return super().__iter__()
+
+    encoder = LaBraM(toy_signal, conv_channels=2, depth=1, n_heads=2)
+    batches = Counted([toy_eeg(8, seed=1), toy_eeg(8, seed=2)])
+    objective = WeightedSum(encoder, toy_signal, {"trait": trait, "state": state}, {"trait": 1.0, "state": 0.5})
+    objective.start(encoder, batches)
+    assert batches.n_passes == 1
+    found = objective.terms["trait"].target_mean
+    torch.testing.assert_close(found, torch.cat([batch.targets["trait"] for batch in list(batches)]).mean())

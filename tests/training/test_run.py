@@ -402,3 +402,29 @@ def test_a_signal_saves_the_state_and_the_run_goes_on_identically(
 def test_an_unknown_monitor_is_refused_with_those_that_exist(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"val/lose is not measured.*val/loss, .*val/nrmse_y"):
         train(tmp_path, monitor="val/lose")
+
+
+def test_a_resumed_run_prepares_fixed_windows_as_the_first_process_did(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[tuple[int, int, int, float]] = []
+
+    def prepare(self: toy.ToyObjective, encoder: Any, windows: Any) -> list[str]:
+        samples = torch.cat([batch.sample for batch in windows.batches])
+        asked.append((windows.n_windows, windows.n_visits, len(samples), float(self.centre)))
+        return ["prepared"]
+
+    monkeypatch.setattr(toy.ToyObjective, "prepare", prepare)
+    train(tmp_path / "random crops")
+    assert asked == []
+    monkeypatch.setattr(toy, "HAS_FIXED_WINDOWS", True)
+    lines: list[str] = []
+    with monkeypatch.context() as killing:
+        kill_after(killing, 5)
+        with pytest.raises(Killed):
+            train(tmp_path / "fixed", lines)
+    train(tmp_path / "fixed", lines)
+    assert lines.count("prepared") == 2
+    assert asked[0] == asked[1]  # the start's result stands in the weights before it is prepared again
+    assert asked[0][:2] == (N_BATCHES * 8, N_EPOCHS * N_BATCHES * 8)
+    assert asked[0][3] != 0

@@ -16,6 +16,8 @@ from cerebro.signal import EEGBatch, RawBatch, SignalSpec
 
 SIGNAL = SignalSpec(("A", "B", "C"), ((0.0, 0.1, 0.0), (0.1, 0.0, 0.0), (0.0, 0.0, 0.1)), 100.0, 20, ("y", "sex"))
 
+HAS_FIXED_WINDOWS = False  # the toy's windows differ from epoch to epoch
+
 
 class ToyEncoder(Encoder):
     """Patches of 10 samples; dropout and running statistics, as traps for freezing and resuming."""
@@ -162,7 +164,7 @@ class ToyData:
         }
         self.data_hash = "0" * 64
         self.signal = SIGNAL
-        self.has_fixed_windows = False  # its windows differ from epoch to epoch
+        self.has_fixed_windows = HAS_FIXED_WINDOWS
 
     @property
     def n_training_windows(self) -> int:

@@ -143,6 +143,8 @@ def _beside_checkpoint(argv: list[str]) -> list[str]:
     if not argv or argv[0].startswith("-"):
         return argv
     path, *others = argv
+    if not Path(path).is_file():
+        raise ConfigError(f"checkpoint {path} not found; give the path of a best.ckpt or last.ckpt of a run.")
     given = {argument.partition("=")[0] for argument in others}
     config = [] if "--config" in given else ["--config", str(Path(path).with_name("config.yaml"))]
     out = [] if "--out" in given else ["--out", str(Path(path).parent)]

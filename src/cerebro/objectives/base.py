@@ -49,7 +49,7 @@ class FixedWindows:
     n_windows : int
         How many those are.
     n_visits : int
-        Windows that training will draw from here to its end, with repeats.
+        Windows that the whole training draws, with repeats; the same for a run that is resumed in the middle.
     """
 
     batches: Iterable[EEGBatch]
@@ -63,6 +63,8 @@ class Objective(nn.Module, ABC):
     An objective owns its heads, codebooks and teachers, and never registers the encoder as a submodule: the phase owns
     it. Randomness is a function of ``batch.key``.
     """
+
+    starts_from_labels: bool = False  # True where ``start`` looks at labels alone, so that several share one pass
 
     def __init__(self, encoder: Encoder, signal: SignalSpec) -> None:
         super().__init__()

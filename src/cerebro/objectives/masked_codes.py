@@ -65,7 +65,8 @@ class CodeTable:
 
     def __init__(self, sample: Int64[Tensor, " W"], codes: Int[Tensor, "W C N"]) -> None:
         self.codes = codes
-        self.row = torch.zeros(int(sample.max()) + 1, dtype=torch.int64, device=sample.device)
+        absent = len(sample)  # out of range: a window that is not in the table is an error and never another's codes
+        self.row = torch.full((int(sample.max()) + 1,), absent, dtype=torch.int64, device=sample.device)
         self.row[sample] = torch.arange(len(sample), device=sample.device)
 
     def of(self, batch: EEGBatch) -> Int64[Tensor, "B C N"]:

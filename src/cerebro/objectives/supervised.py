@@ -46,6 +46,7 @@ class Supervised(Objective):
         If the data carry no such target.
     """
 
+    starts_from_labels = True
     target_mean: Tensor
     target_sd: Tensor
     class_weight: Tensor

@@ -1,6 +1,7 @@
 """Several objectives at once: ``sum of weight x term``."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -56,9 +57,12 @@ class WeightedSum(Objective):
         self.terms = nn.ModuleDict({name: built[name] for name in self.weights})
 
     def start(self, encoder: Encoder, batches: Iterable[EEGBatch]) -> None:
-        """Start each term; ``batches`` must bear being iterated once per term."""
+        """Start each term; ``batches`` must bear being iterated once per term, terms of labels alone share one pass."""
+        of_labels = [term for _, term in self._terms() if term.starts_from_labels]
+        seen = batches if of_labels else ()
+        labels = [replace(batch, eeg=batch.eeg.new_empty(*batch.eeg.shape[:2], 0)) for batch in seen]
         for _, term in self._terms():
-            term.start(encoder, batches)
+            term.start(encoder, labels if term.starts_from_labels else batches)
 
     def prepare(self, encoder: Encoder, windows: FixedWindows) -> list[str]:
         """Prepare each term."""

@@ -277,9 +277,8 @@ class _Run:
             self.phase.load_state_dict(self.resumed.weights)
         self.phase.to(device)
         n_windows = self.data.n_training_windows
-        n_left = self.trainer_keys.max_epochs * len(self.train) - self.train.epoch * len(self.train) - self.train.step
-        batches = _OncePerWindow(self.data, device)
-        windows = FixedWindows(batches, n_windows, n_left * self.data.batch_size)
+        n_visits = self.trainer_keys.max_epochs * len(self.train) * self.data.batch_size
+        windows = FixedWindows(_OncePerWindow(self.data, device), n_windows, n_visits)
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
             for line in self.phase.objective.prepare(self.phase.encoder, windows):
                 self.say(line)
