@@ -197,6 +197,7 @@ def beside_braindecode(n_channels: int, rounds: int) -> dict[str, float]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from braindecode.models import Labram
+            from braindecode.models.labram import LABRAM_CHANNEL_ORDER
     except ImportError as error:
         print(f"braindecode cannot be imported ({error}): its ratios are left out", file=sys.stderr)
         return {}
@@ -206,6 +207,7 @@ def beside_braindecode(n_channels: int, rounds: int) -> dict[str, float]:
         theirs = Labram(
             n_times=signal.n_times, n_chans=n_channels, n_outputs=2, sfreq=SFREQ, use_mean_pooling=True, init_values=0.1
         )
+    names = LABRAM_CHANNEL_ORDER[:n_channels]  # it refuses fewer than its 128 channels without their names
     torch.manual_seed(0)
     encoder, head = LaBraM(signal, **BASE), nn.Linear(200, 2)
 
@@ -213,7 +215,7 @@ def beside_braindecode(n_channels: int, rounds: int) -> dict[str, float]:
         head(encoder(batch).mean(dim=(1, 2))).sum().backward()
 
     def peer() -> None:
-        theirs(batch.eeg / 100).sum().backward()
+        theirs(batch.eeg / 100, ch_names=names).sum().backward()
 
     return compare(ours, peer, rounds).figures(f"encoder_ratio_vs_braindecode_{n_channels}")
 
