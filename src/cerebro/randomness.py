@@ -14,6 +14,8 @@ from torch import Tensor
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
+# The same as int64 for torch; plain integers, for torch.compile makes guards of numpy's and then fails at these.
+_GOLDEN_I64, _MIX_1_I64, _MIX_2_I64 = (int(value.astype(np.int64)) for value in (_GOLDEN, _MIX_1, _MIX_2))
 
 
 def splitmix64(value: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
@@ -46,7 +48,7 @@ def _shift_right(value: Tensor, bits: int) -> Tensor:
 
 
 def _splitmix64_torch(value: Tensor) -> Tensor:
-    value = value + int(_GOLDEN.astype(np.int64))
-    value = (value ^ _shift_right(value, 30)) * int(_MIX_1.astype(np.int64))
-    value = (value ^ _shift_right(value, 27)) * int(_MIX_2.astype(np.int64))
+    value = value + _GOLDEN_I64
+    value = (value ^ _shift_right(value, 30)) * _MIX_1_I64
+    value = (value ^ _shift_right(value, 27)) * _MIX_2_I64
     return value ^ _shift_right(value, 31)

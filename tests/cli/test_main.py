@@ -1,13 +1,17 @@
+import os
 import signal
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
 from cerebro.cli import main as module
 from cerebro.cli.main import VERBS, main
 from cerebro.errors import DataError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def verb(monkeypatch: pytest.MonkeyPatch, raised: BaseException | None, code: int = 0) -> None:
@@ -57,6 +61,18 @@ def test_a_fault_of_cerebro_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch)
     verb(monkeypatch, RuntimeError("a fault"))
     with pytest.raises(RuntimeError, match="a fault"):
         main(["try"])
+
+
+def test_a_reader_that_ends_early_is_no_fault() -> None:
+    plan = "['run', 'recipes/labram_tuh.yaml', '--dry-run']"
+    code = f"from cerebro.cli.main import main; import sys; sys.exit(main({plan}))"
+    reader, writer = os.pipe()
+    os.close(reader)
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writer)
+    assert (found.returncode, found.stderr) == (141, "")
 
 
 def test_sigterm_unwinds_the_verb_and_the_former_handler_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:

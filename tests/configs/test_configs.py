@@ -15,8 +15,9 @@ from cerebro.cli.main import VERBS, main
 from cerebro.cli.mixture_config import read_mixture_config
 from cerebro.cli.prepare import read_config
 from cerebro.data.arrays import write_store
+from cerebro.data.mixture import write_mixture
 from cerebro.data.readers.base import Event
-from cerebro.montage import Montage, hbn_129
+from cerebro.montage import Montage, hbn_129, standard_1005
 from cerebro.study.recipe import read_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,8 +32,10 @@ RECIPES = [name for name, content in CONTENT.items() if "phases" in content]
 PARTS = [name for name, content in CONTENT.items() if "class_path" in content]  # that others include
 PART_KEYS = {"encoders": "--model.encoder", "objectives": "--model.objective"}
 MOST = {"depth": 2, "decoder_depth": 1, "n_codes": 512}
+TUAB_SPLIT = ["--data.split.test_releases", "[R5, eval]"]  # as configs/labram_tuh/abnormal.yaml asks for
 N_PEOPLE = 14
-N_CHANNELS = 32  # so that two batches hold more patches than a codebook has codes
+EVERY = 4  # channel of HBN's net is used: enough that two batches hold more patches than a codebook has codes
+TUH_CHANNELS = ("Fp1", "Fp2", "F3", "F4", "C3", "C4", "P3", "P4", "O1", "O2", "Cz", "A1")
 SMALL = {
     "--data.batch_size": "8",
     "--data.batches_per_epoch": "2",
@@ -44,8 +47,19 @@ SMALL = {
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Fourteen people, four of R5: film, trials with responses, rest and arithmetic, at some electrodes of HBN."""
+def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A store in place of each one that configs name: one of HBN's form, one of TUH's, and the mixture of both."""
+    folder = tmp_path_factory.mktemp("configs")
+    hbn, tuh = write_hbn(folder / "hbn"), write_tuh(folder / "tuh")
+    channels = CONTENT["configs/data/mixture.yaml"]["channels"]
+    mixture = write_mixture(folder / "mixture", {"hbn": hbn, "tuh": tuh}, {"hbn": 0.5, "tuh": 0.5}, "average", channels)
+    named = {str(content["data"]["store"]) for name, content in CONTENT.items() if name in PHASES}
+    made = {"stores/mixture": mixture.path, "stores/mixture/tuh": tuh}
+    return {name: made.get(name, hbn) for name in named}
+
+
+def write_hbn(path: Path) -> Path:
+    """Fourteen people, four of R5: film, trials with responses, rest and arithmetic, at some electrodes of the net."""
     rng = np.random.default_rng(0)
     people = [f"p{number:02d}" for number in range(N_PEOPLE)]
     film = (Event(0.5, "video_start"), Event(10.5, "video_stop"))
@@ -61,10 +75,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     participants["sex"] = np.arange(N_PEOPLE) % 2.0
     participants["release_number"] = np.where(np.arange(N_PEOPLE) % 7 < 5, "R1", "R5")
     net = hbn_129()
+    montage = Montage(net.name, net.channels[::EVERY], net.positions[::EVERY])
     return write_store(
-        tmp_path_factory.mktemp("configs") / "store",
-        {key: rng.normal(0, 30, (N_CHANNELS, 1200)).astype(np.float32) for key in rows},
-        Montage(net.name, net.channels[:N_CHANNELS], net.positions[:N_CHANNELS]),
+        path,
+        {key: rng.normal(0, 30, (len(montage.channels), 1200)).astype(np.float32) for key in rows},
+        montage,
         100.0,
         tasks={key: task for key, (_, task) in rows.items()},
         people={key: name for key, (name, _) in rows.items()},
@@ -72,6 +87,27 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         events={key: events[task] for key, (_, task) in rows.items()},
         labels={key: {"arithmetic": float(task == "arithmetic")} for key, (_, task) in rows.items()},
         corpus="HBN",
+        reference="average",
+    ).path
+
+
+def write_tuh(path: Path) -> Path:
+    """Twelve patients, four of the release ``eval``, half of them abnormal; electrodes of the 10-20 system."""
+    rng = np.random.default_rng(1)
+    people = [f"t{number:02d}" for number in range(12)]
+    cap = standard_1005()
+    return write_store(
+        path,
+        {who: rng.normal(0, 30, (len(TUH_CHANNELS), 6000)).astype(np.float32) for who in people},
+        Montage("tuh", TUH_CHANNELS, cap.positions[[cap.channels.index(name) for name in TUH_CHANNELS]]),
+        100.0,
+        tasks=dict.fromkeys(people, "clinical"),
+        people={who: who for who in people},
+        participants=pd.DataFrame(index=pd.Index(people, name="participant_id")),
+        releases={who: "eval" if number % 3 == 2 else "train" for number, who in enumerate(people)},
+        labels={who: {"abnormal": float(number % 2)} for number, who in enumerate(people)},
+        corpus="TUH",
+        reference="average",
     ).path
 
 
@@ -161,8 +197,8 @@ def shrunk(name: str, folder: Path) -> Path:
 class Family:
     """Phases of one folder of configs, run by hand one after another as their comments say."""
 
-    def __init__(self, folder: Path, store: Path) -> None:
-        self.folder, self.store = folder, store
+    def __init__(self, folder: Path, stores: dict[str, Path]) -> None:
+        self.folder, self.stores = folder, stores
         folder.mkdir()
 
     def fit(self, name: str) -> Path:
@@ -173,8 +209,9 @@ class Family:
             for source in (entry["source"] for entry in model.get("init", [])):
                 self.fit(self._maker_of(name, source))
             small = [part for flag in SMALL.items() for part in flag]
-            config = shrunk(name, self.folder)
-            assert main(["fit", "--config", str(config), "--data.store", str(self.store), *small]) == 0
+            config, store = shrunk(name, self.folder), self.stores[CONTENT[name]["data"]["store"]]
+            releases = TUAB_SPLIT if (store / "mixture.json").exists() else []
+            assert main(["fit", "--config", str(config), "--data.store", str(store), *small, *releases]) == 0
         return out
 
     def _maker_of(self, name: str, source: str) -> str:
@@ -185,10 +222,12 @@ class Family:
 
 
 @pytest.fixture(scope="module")
-def families(store: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Family]:
+def families(stores: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Family]:
     """Family by folder of configs."""
     place = tmp_path_factory.mktemp("families")
-    return {folder: Family(place / folder.replace("/", "_"), store) for folder in {str(Path(n).parent) for n in PHASES}}
+    return {
+        folder: Family(place / folder.replace("/", "_"), stores) for folder in {str(Path(n).parent) for n in PHASES}
+    }
 
 
 @pytest.mark.parametrize("name", PHASES)

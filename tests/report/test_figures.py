@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from cerebro.report.background import perplexity, row_correlation, spread_channels
 from cerebro.report.figures import flatten_positions, scalp_map
+from cerebro.report.representation import perplexity, row_correlation, spread_channels
 
 
 def test_the_top_of_the_head_is_the_centre_and_the_nose_points_up():

@@ -8,10 +8,10 @@ import pytest
 
 from cerebro.errors import DataError
 from cerebro.report import figures
-from cerebro.report.background import tokenizer
 from cerebro.report.evidence import gather
 from cerebro.report.outcome import summary
 from cerebro.report.page import write_report
+from cerebro.report.representation import tokenizer
 from cerebro.study.results import make_results
 
 
@@ -125,6 +125,41 @@ def test_a_study_without_tokenizer_or_pairs_leaves_their_sections_out(study_fold
     page = write_report(study_folder, Path("page.html")).read_text()
     assert "What the codes keep" not in page
     assert "Similarity of pairs" not in page
+
+
+def test_a_film_is_shown_beside_its_shuffles(study_folder):
+    row = {"film": "ThePresent", "isc": 0.21, "shuffled_mean": 0.0, "shuffled_q95": 0.05, "n_people": 9}
+    unknown = {**row, "film": "Fractals", "isc": None}
+    films = [{**one, "vectors": kind} for kind in ("embedding", "projection") for one in (row, unknown)]
+    for folder in study_folder.glob("phases/contrastive*"):
+        (folder / "isc.json").write_text(json.dumps({"n_shuffles": 200, "films": films, "spread": {}}))
+    make_results(study_folder)
+    page = write_report(study_folder, Path("page.html")).read_text()
+    section = page.partition("What people share in a film</h2>")[2].partition("</section>")[0]
+    assert section.count("<svg") == 2
+    assert "full, ThePresent" in section
+    assert "Fractals" not in section
+    assert "up to 9 validation participants" in section
+    assert "200 shuffles" in section
+
+
+def test_last_probes_are_shown_with_chance_and_confound(study_folder):
+    history = next(study_folder.glob("phases/pretrain*/history.jsonl"))
+    rows = [json.loads(line) for line in history.read_text().splitlines()]
+    rows[0] |= {"probe/nrmse_age": 0.999, "confound/nrmse_age": 0.123}
+    rows[-2] |= {"probe/nrmse_age": 0.871, "probe/participant": 0.432, "probe/participant_chance": 0.021}
+    history.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    make_results(study_folder)
+    page = write_report(study_folder, Path("page.html")).read_text()
+    section = page.partition("What the encoder knows</h2>")[2].partition("</section>")[0]
+    for shown in ("0.871", "0.123", "0.432", "0.021"):
+        assert shown in section
+    assert "0.999" not in section
+
+
+def test_a_study_that_measured_neither_has_no_such_sections(page):
+    assert "What people share in a film" not in page
+    assert "What the encoder knows" not in page
 
 
 def test_counted_skips_of_the_store_are_shown(study_folder):

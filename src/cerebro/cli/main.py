@@ -7,6 +7,7 @@ import contextlib
 import errno
 import importlib
 import os
+import select
 import signal
 import sys
 import threading
@@ -49,7 +50,8 @@ class _Terminated(BaseException):
 def main(argv: list[str] | None = None) -> int:
     """Run a verb; gives its exit code.
 
-    0 success, 1 the verb ran and found faults, 2 a user's mistake (one line on standard error), 130 or 143 interrupted.
+    0 success, 1 the verb ran and found faults, 2 a user's mistake (one line on standard error), 130 or 143 interrupted,
+    141 the program that read the output has ended.
     Can be called many times in one process: nothing is left behind.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
@@ -69,6 +71,10 @@ def main(argv: list[str] | None = None) -> int:
             return run(arguments[1:])
     except CerebroError as error:
         return _mistake(" ".join(str(error).split()))
+    except BrokenPipeError:
+        if not _reader_is_gone():
+            raise
+        return 128 + signal.SIGPIPE
     except OSError as error:
         if error.errno not in USERS_ERRORS:
             raise
@@ -81,6 +87,16 @@ def main(argv: list[str] | None = None) -> int:
     except _Terminated:
         print("terminated; the same command continues where it stopped", file=sys.stderr)
         return 143
+
+
+def _reader_is_gone() -> bool:
+    """Whether standard output goes to a program that has ended, such as ``head``; then it goes nowhere from now on."""
+    waiting = select.poll()
+    waiting.register(sys.stdout.fileno(), 0)  # errors are reported whatever is asked for
+    if not waiting.poll(0):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def usage() -> str:

@@ -1,16 +1,13 @@
-"""Sections about how it came about: participants, learning, codes, pairs, data, commands. Empty = left out."""
+"""Sections about how it came about: participants, learning, data, commands. Empty = left out."""
 
 from html import escape
 
 import numpy as np
-import numpy.typing as npt
 
 import cerebro
 from cerebro.report import figures
-from cerebro.report.evidence import Evidence, RunEvidence
+from cerebro.report.evidence import Evidence
 from cerebro.report.html import figure, table, tag
-
-N_TRACES = 8
 
 
 def participants(evidence: Evidence) -> str:
@@ -65,54 +62,6 @@ def curves(evidence: Evidence) -> str:
     return figure(figures.learning_curves(panels, names, "loss"), caption)
 
 
-def tokenizer(evidence: Evidence) -> str:
-    """Original against reconstructed traces, a scalp map, and the use of the codebook."""
-    run = evidence.example("original")
-    if run is None:
-        return ""
-    original, rebuilt = (np.asarray(run.showcase[name], np.float64) for name in ("original", "reconstructed"))
-    electrode = np.asarray(run.showcase["channel"])
-    original, rebuilt, electrode = original[electrode >= 0], rebuilt[electrode >= 0], electrode[electrode >= 0]
-    names = [str(run.showcase["channel_names"][row]) for row in electrode]
-    positions = np.asarray(run.showcase["positions"], np.float64)[electrode]
-    correlation = row_correlation(original, rebuilt)
-    picked = spread_channels(positions, N_TRACES)
-    svg = figures.traces(original[picked], rebuilt[picked], [names[row] for row in picked], _sfreq(run))
-    made = figure(
-        svg,
-        f"A validation window as recorded (thin) and as rebuilt from its codes (coloured), {len(picked)} of "
-        f"{len(original)} channels. Median correlation over channels {np.nanmedian(correlation):.2f}.",
-    )
-    small = ""
-    if np.isfinite(correlation).sum() >= 4:
-        svg = figures.scalp_map(correlation, positions, "reconstruction")
-        small += figure(svg, "Correlation of original and rebuilt signal by electrode, same window; nose up.")
-    if "code_counts" in run.showcase:
-        counts = np.asarray(run.showcase["code_counts"], np.float64)
-        used = int((counts > 0).sum())
-        caption = (
-            f"{used} of {len(counts)} codes occur in one batch of {int(counts.sum()):,} patches; perplexity "
-            f"{perplexity(counts):.0f}."
-        )
-        small += figure(figures.code_use(counts), caption)
-    return made + tag("div", small, class_="figures")
-
-
-def pairs(evidence: Evidence) -> str:
-    """Similarity of people who saw the same moment of a film."""
-    run = evidence.example("similarity_positive")
-    if run is None or not len(run.showcase["similarity_positive"]) or not len(run.showcase["similarity_negative"]):
-        return ""
-    positive, negative = (
-        np.asarray(run.showcase[f"similarity_{kind}"], np.float64).ravel() for kind in ("positive", "negative")
-    )
-    caption = (
-        f"{len(positive):,} pairs of validation participants at the same moment of the same film against "
-        f"{len(negative):,} pairs at other moments, after the phase {run.phase}."
-    )
-    return figure(figures.similarity(positive, negative), caption)
-
-
 def data(evidence: Evidence) -> str:
     """What was read, repaired, skipped and left without a label."""
     made = ""
@@ -164,35 +113,3 @@ def reproduce(evidence: Evidence) -> str:
         + table(head, runs, numbers=(3, 4))
         + tag("details", tag("summary", "every command, one by one") + commands)
     )
-
-
-def _sfreq(run: RunEvidence) -> float:
-    """Rate of the showcase: samples per window over its duration."""
-    duration = run.config["data"].get("windows", {}).get("init_args", {}).get("duration_s")
-    n_times = run.showcase["original"].shape[1]
-    return n_times / float(duration) if duration else 100.0
-
-
-def row_correlation(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Pearson correlation of each row (C, T) -> (C,); NaN where a row is constant."""
-    a, b = (value - value.mean(axis=1, keepdims=True) for value in (first, second))
-    norm = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
-    return np.asarray(np.where(norm > 0, (a * b).sum(axis=1) / np.where(norm > 0, norm, 1), np.nan))
-
-
-def perplexity(counts: npt.NDArray[np.float64]) -> float:
-    """Number of codes that would be as even: ``exp`` of the entropy of their shares."""
-    share = counts[counts > 0] / counts.sum()
-    return float(np.exp(-(share * np.log(share)).sum()))
-
-
-def spread_channels(positions: npt.NDArray[np.float64], n: int) -> list[int]:
-    """Rows of ``n`` electrodes far from each other, from front to back; the first rows where positions are unknown."""
-    known = np.flatnonzero(np.isfinite(positions).all(axis=1))
-    if len(known) < n:
-        return list(range(min(n, len(positions))))
-    picked = [int(known[np.argmax(positions[known, 2])])]
-    while len(picked) < n:
-        distance = np.linalg.norm(positions[known][:, None] - positions[picked][None], axis=2).min(axis=1)
-        picked.append(int(known[distance.argmax()]))
-    return sorted(picked, key=lambda row: -positions[row, 1])

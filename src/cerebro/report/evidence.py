@@ -37,6 +37,8 @@ class RunEvidence:
         One row per epoch.
     showcase, predictions : mapping of arrays
         ``showcase.npz`` and ``predictions_test.npz``; empty where absent.
+    synchrony : mapping
+        ``isc.json``; empty where absent.
     """
 
     phase: str
@@ -49,6 +51,7 @@ class RunEvidence:
     history: list[dict[str, Any]]
     showcase: Arrays
     predictions: Arrays
+    synchrony: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,7 @@ def _read_run(folder: Path, entry: Mapping[str, Any]) -> RunEvidence:
         history=[json.loads(line) for line in history.read_text().splitlines()] if history.is_file() else [],
         showcase=_arrays(run / "showcase.npz"),
         predictions=_arrays(run / "predictions_test.npz"),
+        synchrony=read_json(run / "isc.json") if (run / "isc.json").is_file() else {},
     )
 
 

@@ -264,6 +264,25 @@ def similarity(positive: Array, negative: Array) -> str:
         return _svg(figure, "similarity")
 
 
+def synchrony(entries: Sequence[tuple[str, float, tuple[float, float]]], label: str) -> str:
+    """Inter-subject correlation by row, over the span from mean to 95 % quantile of its shuffles."""
+    with _style():
+        figure = Figure(figsize=(4.6, 0.6 + 0.28 * len(entries)), layout="constrained")
+        axes = figure.subplots()
+        for row, (_, value, (mean, q95)) in enumerate(entries):
+            axes.plot([mean, q95], [row, row], color=FAINT, linewidth=5, alpha=0.45, solid_capstyle="butt")
+            axes.plot(value, row, "o", color=SERIES[0] if value > q95 else FAINT, markersize=5)
+        axes.set_yticks(range(len(entries)), [name for name, _, _ in entries])
+        axes.invert_yaxis()
+        axes.margins(y=0.15)
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel(f"inter-subject correlation, {label}")
+        axes.xaxis.grid(True)
+        axes.set_axisbelow(True)
+        return _svg(figure, f"synchrony {label}")
+
+
 def prediction_scatter(truth: Array, prediction: Array, constant: float, label: str) -> str:
     """Prediction against truth, one point per row, with the diagonal and the constant predictor."""
     with _style():

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cerebro.files import write_atomically
-from cerebro.report.background import curves, data, pairs, participants, reproduce, tokenizer
+from cerebro.report.background import curves, data, participants, reproduce
 from cerebro.report.evidence import Evidence, gather
 from cerebro.report.html import tag
 from cerebro.report.outcome import gains, predictions, scores, summary
+from cerebro.report.representation import films, pairs, probes, tokenizer
 
 SECTIONS: tuple[tuple[str, Callable[[Evidence], str]], ...] = (
     ("Scores", scores),
@@ -19,6 +20,8 @@ SECTIONS: tuple[tuple[str, Callable[[Evidence], str]], ...] = (
     ("Learning curves", curves),
     ("What the codes keep", tokenizer),
     ("Similarity of pairs", pairs),
+    ("What people share in a film", films),
+    ("What the encoder knows", probes),
     ("Predictions", predictions),
     ("Data", data),
     ("Reproduce", reproduce),

@@ -1,0 +1,125 @@
+"""Loss and gradients of two batches, plain and traced, for each objective: FOLDER -> FOLDER/graphs.pt.
+
+In a process of its own, for the tracer cannot follow the shape checks that tests put into every function.
+"""
+
+import copy
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cerebro.encoders.labram import LaBraM
+from cerebro.objectives import VQNSP, Contrastive, FrozenTokenizer, MaskedCodes, Objective, Supervised, WeightedSum
+from cerebro.readouts import LinearReadout
+from cerebro.signal import EEGBatch, SignalSpec
+
+SIGNAL = SignalSpec(tuple("ABCDEF"), tuple((0.08, 0.01 * i, 0.04) for i in range(6)), 100.0, 200, ("trait",))
+PADDED = ("vqnsp", "codes_and_trait")
+FIELDS = ("eeg", "channel", "key", "pair")
+N_WINDOWS = 6
+
+
+def encoder_of(signal: SignalSpec) -> LaBraM:
+    return LaBraM(signal, conv_channels=2, depth=2, n_heads=2)
+
+
+def vqnsp(encoder: Any, signal: SignalSpec) -> VQNSP:
+    return VQNSP(encoder, signal, n_codes=32, code_dim=8, decoder_depth=1, decoder_heads=2)
+
+
+def masked_codes(encoder: Any, signal: SignalSpec) -> MaskedCodes:
+    return MaskedCodes(encoder, signal, lambda s: FrozenTokenizer(s, encoder_of, vqnsp))
+
+
+def supervised(encoder: Any, signal: SignalSpec) -> Supervised:
+    return Supervised(encoder, signal, "trait", LinearReadout)
+
+
+def codes_and_trait(encoder: Any, signal: SignalSpec) -> WeightedSum:
+    return WeightedSum(encoder, signal, {"codes": masked_codes, "trait": supervised}, {"codes": 1.0, "trait": 0.15})
+
+
+class ReadsBack(Contrastive):
+    """Waits for the host: what the tracer must refuse."""
+
+    def forward(self, encoder: Any, batch: EEGBatch, tokens: Tensor | None = None) -> Any:
+        loss = super().forward(encoder, batch, tokens)
+        if loss.total.item() < 0:
+            raise ValueError(loss)
+        return loss
+
+
+OBJECTIVES: dict[str, Callable[[Any, SignalSpec], Objective]] = {
+    "vqnsp": vqnsp,
+    "codes_and_trait": codes_and_trait,
+    "contrastive": Contrastive,
+    "reads_back": ReadsBack,
+}
+
+
+def batch_of(seed: int, is_padded: bool) -> EEGBatch:
+    """Three couples; of a padded batch the first window lacks some channels, how many depends on the seed."""
+    draw = torch.Generator().manual_seed(seed)
+    rows = torch.arange(N_WINDOWS)
+    channel = torch.arange(6).repeat(N_WINDOWS, 1)
+    if is_padded:
+        channel[0, 3 + seed :] = -1
+    return EEGBatch(
+        eeg=20 * torch.randn(N_WINDOWS, 6, SIGNAL.n_times, generator=draw),
+        channel=channel,
+        n_valid=torch.full((N_WINDOWS,), SIGNAL.n_times),
+        key=torch.randint(0, 2**60, (N_WINDOWS,), generator=draw),
+        sample=rows,
+        recording=rows,
+        participant=rows % 2,
+        pair=rows // 2,
+        targets={"trait": torch.randn(N_WINDOWS, generator=draw)},
+        known={"trait": torch.rand(N_WINDOWS, generator=draw) < 0.8},
+        is_padded=is_padded,
+    )
+
+
+def compare(name: str, is_padded: bool) -> dict[str, Any]:
+    torch.manual_seed(0)
+    encoder = encoder_of(SIGNAL)
+    objective = OBJECTIVES[name](encoder, SIGNAL)
+    batches = [batch_of(seed, is_padded) for seed in (0, 1)]
+    start = copy.deepcopy((encoder.state_dict(), objective.state_dict()))
+    graphs: list[Any] = []
+
+    def backend(graph: Any, example: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    def loss(*values: Tensor) -> Tensor:
+        total: Tensor = objective(encoder, replace(batches[0], **dict(zip(FIELDS, values, strict=True)))).total
+        return total
+
+    def run(step: Callable[..., Tensor]) -> list[Tensor]:
+        encoder.load_state_dict(start[0])
+        objective.load_state_dict(start[1])
+        encoder.zero_grad()
+        losses = []
+        for batch in batches:
+            losses.append(step(*(getattr(batch, field) for field in FIELDS)))
+            losses[-1].backward()
+        return [value.detach() for value in losses] + [p.grad for p in encoder.parameters() if p.grad is not None]
+
+    torch._dynamo.reset()
+    try:
+        traced = run(torch.compile(loss, backend=backend, fullgraph=True, dynamic=False))
+    except torch._dynamo.exc.TorchDynamoException as error:
+        return {"refused": str(error)}
+    return {"plain": run(loss), "traced": traced, "n_graphs": len(graphs)}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    cases = [(name, is_padded) for name in OBJECTIVES for is_padded in (False, True) if name in PADDED or not is_padded]
+    found = {case: compare(*case) for case in cases}
+    torch.save(found, Path(sys.argv[1]) / "graphs.pt")
