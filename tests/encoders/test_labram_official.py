@@ -18,8 +18,8 @@ from cerebro.readouts import LinearReadout
 from cerebro.signal import EEGBatch, SignalSpec
 from cerebro.training.checkpoint import Transfer, transfer_weights
 from cerebro.training.foreign import read_source
-from cerebro.training.labram_channels import OFFICIAL_CHANNELS
-from cerebro.training.labram_layout import their_name
+from cerebro.training.labram.channels import OFFICIAL_CHANNELS
+from cerebro.training.labram.layout import their_name
 from cerebro.training.phase import Phase
 
 SIGNAL = SignalSpec(OFFICIAL_CHANNELS, ((math.nan,) * 3,) * 128, 200.0, 600)

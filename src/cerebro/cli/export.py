@@ -65,7 +65,7 @@ def export(argv: list[str]) -> int:
 
 def _export_weights(source: Path, form: str, out: Path) -> int:
     from cerebro.training.foreign import read_source  # late: torch and Lightning take seconds
-    from cerebro.training.labram_export import export_weights, write_exported
+    from cerebro.training.labram.export import export_weights, write_exported
 
     exported = export_weights(read_source(source), form)
     is_new = write_exported(exported, out)

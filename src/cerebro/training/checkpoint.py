@@ -17,8 +17,8 @@ from cerebro.encoders.base import Encoder
 from cerebro.errors import CheckpointError
 from cerebro.files import write_atomically
 from cerebro.signal import SignalSpec
-from cerebro.training.labram_channels import Rows
-from cerebro.training.labram_weights import ForeignFile, fit_weights, in_their_names, without_mask_token
+from cerebro.training.labram.channels import Rows
+from cerebro.training.labram.weights import ForeignFile, fit_weights, in_their_names, without_mask_token
 
 STAMP = "cerebro"  # key of the stamp in the checkpoint
 SEEN_REMEDY = "choose another split in data.split, or add --allow_seen_participants true to score them all the same."

@@ -10,9 +10,9 @@ from torch import Tensor
 from cerebro.errors import CheckpointError
 from cerebro.files import sha256_file
 from cerebro.training.checkpoint import STAMP, Checkpoint, Stamp, load_plain, read_checkpoint
-from cerebro.training.labram_geometry import OFFICIAL_HEADS
-from cerebro.training.labram_layout import LABELS, has_no_place, layout_of, our_name
-from cerebro.training.labram_weights import ForeignFile
+from cerebro.training.labram.geometry import OFFICIAL_HEADS
+from cerebro.training.labram.layout import LABELS, has_no_place, layout_of, our_name
+from cerebro.training.labram.weights import ForeignFile
 
 EXPORTED = "cerebro_export"  # key of what cerebro writes beside the tensors of an exported file
 HUB_FILE = "model.safetensors"  # of a folder that braindecode's `save_pretrained` wrote

@@ -9,7 +9,7 @@ import pytest
 from cerebro.errors import CheckpointError
 from cerebro.montage import hbn_129, standard_1005
 from cerebro.signal import SignalSpec
-from cerebro.training.labram_channels import OFFICIAL_CHANNELS, borrow_rows
+from cerebro.training.labram.channels import OFFICIAL_CHANNELS, borrow_rows
 
 FILE = Path("labram-base.pth")
 NOWHERE = (math.nan,) * 3

@@ -17,7 +17,7 @@ from cerebro.objectives import VQNSP, Contrastive
 from cerebro.signal import SignalSpec
 from cerebro.training.checkpoint import Checkpoint, Stamp, Transfer, TransferReport, new_tensors, transfer_weights
 from cerebro.training.foreign import read_source
-from cerebro.training.labram_channels import OFFICIAL_CHANNELS
+from cerebro.training.labram.channels import OFFICIAL_CHANNELS
 from cerebro.training.phase import Phase
 
 SIGNAL = SignalSpec(("Fp1", "T3", "Cz", "O2"), ((math.nan,) * 3,) * 4, 200.0, 600)

@@ -11,9 +11,9 @@ from cerebro.encoders.labram import LaBraM
 from cerebro.errors import CheckpointError
 from cerebro.objectives.vqnsp import VQNSP
 from cerebro.signal import SignalSpec
-from cerebro.training.labram_channels import OFFICIAL_CHANNELS, Rows, borrow_rows
-from cerebro.training.labram_geometry import OFFICIAL_SFREQ, check_encoder, check_tokenizer, encoder_in
-from cerebro.training.labram_layout import LABELS, Layout, their_name
+from cerebro.training.labram.channels import OFFICIAL_CHANNELS, Rows, borrow_rows
+from cerebro.training.labram.geometry import OFFICIAL_SFREQ, check_encoder, check_tokenizer, encoder_in
+from cerebro.training.labram.layout import LABELS, Layout, their_name
 
 _IS_SHARE = 1e-4  # a sum of cluster sizes this near to 1 says that they are shares already, as cerebro exports them
 
@@ -74,7 +74,7 @@ def fit_weights(
     signal : SignalSpec
         Channels and rate of that LaBraM.
     rows : {"by_name", "nearest"}
-        See `cerebro.training.labram_channels.borrow_rows`.
+        See `cerebro.training.labram.channels.borrow_rows`.
 
     Raises
     ------

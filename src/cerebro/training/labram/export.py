@@ -18,9 +18,9 @@ from cerebro.files import write_atomically
 from cerebro.objectives.vqnsp import VQNSP
 from cerebro.training.checkpoint import Checkpoint, grouped
 from cerebro.training.foreign import EXPORTED
-from cerebro.training.labram_channels import OFFICIAL_CHANNELS, official_index
-from cerebro.training.labram_geometry import OFFICIAL_PATCH, OFFICIAL_SFREQ
-from cerebro.training.labram_layout import LABELS, Layout, their_name
+from cerebro.training.labram.channels import OFFICIAL_CHANNELS, official_index
+from cerebro.training.labram.geometry import OFFICIAL_PATCH, OFFICIAL_SFREQ
+from cerebro.training.labram.layout import LABELS, Layout, their_name
 
 ExportFormat = Literal["labram", "vqnsp", "braindecode"]
 EXPORT_FORMATS: tuple[ExportFormat, ...] = ("labram", "vqnsp", "braindecode")
