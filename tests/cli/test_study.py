@@ -65,6 +65,18 @@ def test_mistakes_of_a_phase_show_before_the_data_are_made(tmp_path, monkeypatch
     assert sorted(path.name for path in Path().iterdir()) == ["configs", "recipes"]
 
 
+def test_weights_that_are_not_there_show_before_the_data_are_made(write_recipe, capsys):
+    path = write_recipe()
+    config = yaml.safe_load(Path("configs/pretrain.yaml").read_text())
+    config["model"]["init"].append({"source": "weights/labram-base.pth"})
+    Path("configs/pretrain.yaml").write_text(yaml.safe_dump(config))
+    assert main(["run", str(path)]) == 2
+    error = capsys.readouterr().err.strip()
+    assert "weights/labram-base.pth, which a phase of recipes/tiny.yaml starts from, is not there" in error
+    assert "\n" not in error
+    assert not Path("runs").exists()
+
+
 @pytest.mark.parametrize("part", [["--variant", "supervised"], ["--seeds", "1"]])
 def test_a_part_of_a_study_never_takes_the_place_of_the_whole(study_folder, capsys, monkeypatch, part):
     monkeypatch.setattr("cerebro.cli.study.installed_code_version", lambda: "test")

@@ -67,6 +67,22 @@ def test_weights_from_outside_stay_where_the_recipe_names_no_other_start(write_r
     assert kept not in transfers(runs_of(made, "supervised")["challenge1"]), "without pretraining means random weights"
 
 
+def test_a_run_that_starts_from_weights_from_outside_is_known_by_their_content(write_recipe):
+    recipe = read_recipe(write_recipe())
+    path = recipe.phases["pretrain"].config
+    config = yaml.safe_load(path.read_text())
+    config["model"].setdefault("init", []).append({"source": "labram-base.pth"})
+    path.write_text(yaml.safe_dump(config))
+    one, two = (
+        plan_study(recipe, OUT, (), (), code_version="test", weights_hash=lambda file, made=content: f"{file}{made}")
+        for content in ("one", "two")
+    )
+    assert one.weights == (Path("labram-base.pth"),)
+    for phase, is_same in (("tokenizer", True), ("pretrain", False), ("challenge1", False)):
+        assert (runs_of(one, "full")[phase].identity == runs_of(two, "full")[phase].identity) is is_same
+    assert runs_of(one, "supervised")["challenge1"] == runs_of(two, "supervised")["challenge1"]
+
+
 def test_entries_of_the_config_keep_their_other_fields(plan):
     full = runs_of(plan(), "full")
     tokenizer = f"{full['tokenizer'].folder}/best.ckpt"

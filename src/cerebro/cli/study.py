@@ -14,6 +14,7 @@ from cerebro.study.execute import (
     refuse_narrower,
     run_plan,
     store_hash,
+    weights_hash,
 )
 from cerebro.study.plan import UNPREPARED, Plan, installed_code_version, plan_study
 from cerebro.study.recipe import Recipe, read_recipe
@@ -110,7 +111,7 @@ def report(argv: list[str]) -> int:
 
 
 def _plan(recipe: Recipe, out: Path, variants: list[str], seeds: list[int]) -> Plan:
-    return plan_study(recipe, out, variants, seeds, store_hash, installed_code_version())
+    return plan_study(recipe, out, variants, seeds, store_hash, installed_code_version(), weights_hash)
 
 
 def _check_keys(plan: Plan) -> None:
@@ -121,6 +122,12 @@ def _check_keys(plan: Plan) -> None:
     is_made = any(command[1] == "simulate" for command in plan.recipe.commands)
     if truth != Path() and not is_made and not truth.is_file():
         raise ConfigError(f"ground truth {truth} not found; correct ground_truth in {plan.recipe.path}.")
+    absent = next((path for path in plan.weights if not path.is_file()), None)
+    if absent is not None:
+        raise ConfigError(
+            f"{absent}, which a phase of {plan.recipe.path} starts from, is not there; put the file there, or correct "
+            "source in model.init of the phase's config."
+        )
     for run in (run for run in plan.runs if not is_finished(run)):
         try:
             check_fit(list(run.fit[2:]))

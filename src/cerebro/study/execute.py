@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cerebro.errors import ConfigError
-from cerebro.files import lock_folder, read_json, remove_orphans, write_json
+from cerebro.files import lock_folder, read_json, remove_orphans, sha256_file, write_json
 from cerebro.study.plan import UNPREPARED, Plan, Run
 from cerebro.study.recipe import Recipe
 
@@ -32,6 +32,11 @@ def store_hash(store: Path) -> str:
     if manifest is None:
         return UNPREPARED
     return str(read_json(manifest).get("data_hash", UNPREPARED))
+
+
+def weights_hash(path: Path) -> str:
+    """SHA-256 of a file of weights from outside the study, or ``UNPREPARED`` where there is none."""
+    return sha256_file(path) if path.is_file() else UNPREPARED
 
 
 def make_data(recipe: Recipe, command: Command, say: Say) -> int:

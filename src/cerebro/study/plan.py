@@ -57,6 +57,7 @@ class Plan:
     runs: tuple[Run, ...]
     chains: tuple[Chain, ...]
     stores: tuple[Path, ...]  # what the phases train on, each once
+    weights: tuple[Path, ...] = ()  # files from outside the study that phases start from, each once
 
     def commands(self) -> list[str]:
         """Plain commands that can be pasted into a shell, comments above them."""
@@ -77,6 +78,7 @@ def plan_study(
     seeds: Sequence[int] = (),
     data_hash: Callable[[Path], str] = lambda store: UNPREPARED,
     code_version: str = "",
+    weights_hash: Callable[[Path], str] = lambda path: UNPREPARED,
 ) -> Plan:
     """Plan a recipe.
 
@@ -94,6 +96,8 @@ def plan_study(
         Store folder -> hash of its data.
     code_version : str
         Hash of the installed code.
+    weights_hash : callable
+        File of weights from outside the study -> hash of its content.
 
     Raises
     ------
@@ -104,7 +108,7 @@ def plan_study(
         if name not in recipe.variants:
             raise ConfigError(f"--variant {name} is not in {recipe.path}; choose from {', '.join(recipe.variants)}.")
     configs = {name: load_config(phase.config) for name, phase in recipe.phases.items()}
-    planner = _Planner(recipe, out, configs, data_hash, code_version)
+    planner = _Planner(recipe, out, configs, data_hash, code_version, weights_hash)
     chosen = [name for name in recipe.variants if name in variants or not variants]
     chains = [
         planner.chain(variant, seed, fold)
@@ -114,7 +118,7 @@ def plan_study(
     ]
     _refuse_idle_ablations(recipe, chains)
     runs = tuple(replace(planner.runs[identity], variants=tuple(users)) for identity, users in planner.users.items())
-    return Plan(recipe, out, runs, tuple(chains), tuple(sorted(planner.data)))
+    return Plan(recipe, out, runs, tuple(chains), tuple(sorted(planner.data)), tuple(sorted(planner.weights)))
 
 
 def _store(phase: str, config: Mapping[str, Any]) -> Path:
@@ -145,10 +149,12 @@ class _Planner:
         configs: Mapping[str, dict[str, Any]],
         data_hash: Callable[[Path], str],
         code_version: str,
+        weights_hash: Callable[[Path], str],
     ) -> None:
         self.recipe, self.out, self.configs, self.code_version = recipe, out, configs, code_version
-        self.data_hash = data_hash
+        self.data_hash, self.weights_hash = data_hash, weights_hash
         self.data: dict[Path, str] = {}  # store -> hash of its data
+        self.weights: dict[Path, str] = {}  # file from outside -> hash of its content
         self.final = recipe.final_phases()
         self.runs: dict[str, Run] = {}  # by identity
         self.users: dict[str, list[str]] = {}  # identity -> variants, in planned order
@@ -202,7 +208,12 @@ class _Planner:
             self.data[store] = self.data_hash(store)
         content = {key: value for key, value in config.items() if key not in ("out", "seed")}
         content["model"] = {**config["model"], "init": transfers}
-        identity = _hash([content, self.data[store], seed, fold, self.code_version])
+        outside = [Path(str(entry["source"])) for entry in transfers if entry["source"] not in self.runs]
+        for path in outside:
+            if path not in self.weights:
+                self.weights[path] = self.weights_hash(path)
+        started_from = [self.weights[path] for path in outside]
+        identity = _hash([content, self.data[store], seed, fold, self.code_version, *started_from])
         if identity in self.runs:
             return identity
 
