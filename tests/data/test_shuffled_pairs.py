@@ -7,6 +7,7 @@ import torch
 
 from cerebro.data import EEGData, FilmWindows, ParticipantSplit, SlidingWindows
 from cerebro.data.arrays import write_store
+from cerebro.data.mixture import write_mixture
 from cerebro.data.readers.base import Event
 from cerebro.data.shuffled_pairs import shuffled_pairs
 from cerebro.data.sources import EyesWindows, TaskPairs
@@ -18,9 +19,21 @@ FILMS = ("DespicableMe", "ThePresent")
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """Eight people, two films of 40 s that begin at another sample each, and a rest."""
-    rng = np.random.default_rng(0)
-    people = [f"p{i}" for i in range(8)]
+    return write_cohort(tmp_path_factory.mktemp("shuffled") / "cohort", 8)
+
+
+@pytest.fixture(scope="module")
+def mixture(tmp_path_factory):
+    """Two corpora whose people saw the same films."""
+    folder = tmp_path_factory.mktemp("mixed")
+    stores = {name: write_cohort(folder / name, n, name) for name, n in (("A", 8), ("B", 6))}
+    return write_mixture(folder / "mixture", stores, {"A": 0.5, "B": 0.5}).path
+
+
+def write_cohort(path, n_people, corpus="arrays"):
+    """People who saw two films of 40 s that begin at another sample each, and a rest."""
+    rng = np.random.default_rng(n_people)
+    people = [f"p{i}" for i in range(n_people)]
     rows = {f"{name}/{task}": (name, task) for name in people for task in (*FILMS, "RestingState")}
     events = {}
     for at, (key, (_, task)) in enumerate(rows.items()):
@@ -28,7 +41,7 @@ def store(tmp_path_factory):
         rest = (Event(1.0, "instructed_toOpenEyes"), Event(15.0, "instructed_toCloseEyes"))
         events[key] = rest if task == "RestingState" else film
     return write_store(
-        tmp_path_factory.mktemp("shuffled") / "cohort",
+        path,
         {key: rng.normal(0, 50, (2, 4700)).astype(np.float32) for key in rows},
         Montage("cap", ("Fz", "Cz"), np.zeros((2, 3))),
         100.0,
@@ -36,6 +49,8 @@ def store(tmp_path_factory):
         people={key: name for key, (name, _) in rows.items()},
         participants=pd.DataFrame(index=pd.Index(people, name="participant_id")),
         events=events,
+        corpus=corpus,
+        reference="Cz",
     ).path
 
 
@@ -78,6 +93,22 @@ def test_people_and_pair_ids_come_in_the_same_batches_and_moments_do_not(store, 
     if name == "film":  # times swap, films do not
         assert (changed // 2**28 == pair // 2**28).all()
         assert (table.recording[other_sample.ravel()] == table.recording[sample.ravel()]).all()
+
+
+@pytest.mark.parametrize("name", ["film", "tasks"])
+def test_members_of_a_mixture_are_shuffled_each_by_itself(mixture, name):
+    true, shuffled = (
+        data_of(mixture, SOURCES[name], is_shuffled, batches_per_epoch=20) for is_shuffled in (False, True)
+    )
+    (_, pair, person), (sample, other_pair, other_person) = (read(data.train_dataloader()) for data in (true, shuffled))
+    assert np.array_equal(pair, other_pair)
+    assert np.array_equal(person, other_person)
+    table, store = true.table, true.store
+    truth = table.pair[sample.ravel()].reshape(-1, 2)
+    assert (truth[:, 0] == truth[:, 1]).mean() < (0.2 if name == "film" else 0.5)
+    member = store.member[table.recording[sample.ravel()]].reshape(-1, 2)
+    assert (member[:, 0] == member[:, 1]).all()
+    assert set(np.unique(member)) == {0, 1}
 
 
 def test_every_window_keeps_its_place_in_the_marginals(store):
