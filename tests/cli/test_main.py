@@ -38,6 +38,12 @@ def test_help_names_every_verb_without_loading_torch() -> None:
     assert all(name in found.stdout for name in VERBS)
 
 
+def test_the_interpreter_takes_the_same_verbs() -> None:
+    found = subprocess.run([sys.executable, "-m", "cerebro", "nonsense"], capture_output=True, text=True, check=False)
+    assert found.returncode == 2
+    assert "no verb of cerebro" in found.stderr
+
+
 def test_an_unknown_verb_is_one_line_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fti"]) == 2
     error = capsys.readouterr().err
