@@ -8,6 +8,8 @@ import yaml
 
 from cerebro.cli.main import main
 from cerebro.files import lock_folder
+from cerebro.study.execute import weights_hash
+from cerebro.study.plan import UNPREPARED
 
 ROOT = Path(__file__).resolve().parents[2]
 _spec = importlib.util.spec_from_file_location("study_fixtures", Path(__file__).parents[1] / "study" / "conftest.py")
@@ -75,6 +77,17 @@ def test_weights_that_are_not_there_show_before_the_data_are_made(write_recipe, 
     assert "weights/labram-base.pth, which a phase of recipes/tiny.yaml starts from, is not there" in error
     assert "\n" not in error
     assert not Path("runs").exists()
+
+
+def test_weights_are_known_by_content_also_those_in_a_folder(tmp_path):
+    file, folder = tmp_path / "a.pth", tmp_path / "hub"  # braindecode's `save_pretrained` writes a folder
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"one")
+    file.write_bytes(b"one")
+    assert weights_hash(file) == weights_hash(folder)
+    (folder / "model.safetensors").write_bytes(b"two")
+    assert weights_hash(file) != weights_hash(folder)
+    assert weights_hash(tmp_path / "absent") == UNPREPARED
 
 
 @pytest.mark.parametrize("part", [["--variant", "supervised"], ["--seeds", "1"]])

@@ -13,6 +13,7 @@ from cerebro.cli.fit import _ask, _parts
 from cerebro.cli.main import main
 from cerebro.nn.quantizer import CosineCodebook, count_codes
 from cerebro.objectives import VQNSP
+from cerebro.report.representation import perplexity
 from cerebro.signal import EEGBatch
 from cerebro.training.checkpoint import read_checkpoint
 from cerebro.training.phase import Phase
@@ -50,12 +51,6 @@ def of_held_out(data: PhaseData, value: Callable[[EEGBatch], Tensor]) -> Tensor:
     return torch.cat([value(batch.to_microvolts()) for batch in data.evaluation_loader("test", N_WINDOWS)])
 
 
-def perplexity(codes: Tensor, n_codes: int) -> float:
-    counts = count_codes(codes, n_codes)
-    shares = counts[counts > 0] / counts.sum()
-    return float(torch.exp(-(shares * shares.log()).sum()))
-
-
 def test_the_loss_falls_at_each_epoch(run: Path) -> None:
     history = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
     losses = [row["val/loss"] for row in history]
@@ -72,7 +67,8 @@ def test_held_out_people_use_a_fifth_or_more_of_what_k_means_on_them_would(run: 
     n_codes = objective.codebook.n_codes
     own = CosineCodebook(n_codes, tokens.shape[1])
     own.start(tokens, torch.tensor([0]))
-    found, best = (perplexity(codebook.codes(tokens), n_codes) for codebook in (objective.codebook, own))
+    counts = (count_codes(codebook.codes(tokens), n_codes).double().numpy() for codebook in (objective.codebook, own))
+    found, best = map(perplexity, counts)
     print(f"{len(tokens)} tokens of held-out people: perplexity {found:.0f}, of a k-means on them {best:.0f}")
     assert len(tokens) > 4 * n_codes
     assert found > 0.2 * best

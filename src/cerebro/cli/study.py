@@ -122,7 +122,7 @@ def _check_keys(plan: Plan) -> None:
     is_made = any(command[1] == "simulate" for command in plan.recipe.commands)
     if truth != Path() and not is_made and not truth.is_file():
         raise ConfigError(f"ground truth {truth} not found; correct ground_truth in {plan.recipe.path}.")
-    absent = next((path for path in plan.weights if not path.is_file()), None)
+    absent = next((path for path in plan.weights if not path.exists()), None)
     if absent is not None:
         raise ConfigError(
             f"{absent}, which a phase of {plan.recipe.path} starts from, is not there; put the file there, or correct "

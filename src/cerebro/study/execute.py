@@ -35,8 +35,11 @@ def store_hash(store: Path) -> str:
 
 
 def weights_hash(path: Path) -> str:
-    """SHA-256 of a file of weights from outside the study, or ``UNPREPARED`` where there is none."""
-    return sha256_file(path) if path.is_file() else UNPREPARED
+    """SHA-256 of weights from outside the study, a file or a folder of files, or ``UNPREPARED`` where none are."""
+    if not path.exists():
+        return UNPREPARED
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    return " ".join(sha256_file(file) for file in files)
 
 
 def make_data(recipe: Recipe, command: Command, say: Say) -> int:
