@@ -42,11 +42,10 @@ def kill_or_finish(out: Path, wait_s: float) -> bool:
     while not (out / ".lock").exists() and process.is_alive() and time.monotonic() < began + 60:
         time.sleep(0.01)
     process.join(timeout=wait_s)
-    is_hit = process.is_alive() and process.pid is not None
-    if is_hit:
-        os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.join()
-    return is_hit
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode != 0
 
 
 def check_same(run: Path, whole: Path) -> None:
