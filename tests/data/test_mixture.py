@@ -150,6 +150,38 @@ def test_the_weights_can_be_given_with_the_training(mixture):
         data_of(mixture, weights={"hbn": 0, "tuh": 0}).setup()
 
 
+def test_a_source_of_weight_zero_neither_trains_nor_validates(mixture):
+    """Else the best epoch would follow a corpus that is not trained on, and its people count as seen."""
+    both, data = data_of(mixture), data_of(mixture, weights={"hbn": 1, "tuh": 0})
+    for loader in (data.train_dataloader(), data.val_dataloader()):
+        batches = list(loader)
+        assert batches
+        assert {mixture.member[int(number)] for batch in batches for number in batch.recording} == {0}
+    for side in ("train", "val"):
+        hbn = tuple(name for name in both.participants(side) if name.startswith("HBN:"))
+        assert data.participants(side) == hbn != both.participants(side)
+    assert data.n_training_windows < both.n_training_windows
+    assert "shares hbn 1, tuh 0; tuh neither trains nor validates" in data.summary()
+
+
+def test_people_of_a_source_of_weight_zero_can_be_tested_and_take_no_place_in_training(mixture):
+    split = ParticipantSplit(0.2, test_ratio=0.3, seed=1, max_train_participants=3)
+    keys = {"batch_size": 8, "batches_per_epoch": 4}
+    both = EEGData(mixture.path, SlidingWindows(), split, **keys)
+    data = EEGData(mixture.path, SlidingWindows(), split, weights={"hbn": 1, "tuh": 0}, **keys)
+    assert data.participants("test") == both.participants("test")
+    assert any(name.startswith("TUH:") for name in data.participants("test"))
+    assert [name.split(":")[0] for name in data.participants("train")] == ["HBN"] * 3
+
+
+def test_one_person_of_two_sources_trains_with_the_used_one_alone(tmp_path):
+    films = make(tmp_path / "films", "HBN", WIDE, n_people=6)
+    rest = rename_recordings(make(tmp_path / "rest", "HBN", WIDE, n_people=6, task="rest"), tmp_path / "rest2")
+    mixture = write_mixture(tmp_path / "m", {"films": films.path, "rest": rest}, {"films": 1, "rest": 0})
+    data = data_of(mixture)
+    assert set(mixture.member[data.table.recording[data.rows("train")[:]]]) == {0}
+
+
 def test_one_store_takes_no_weights(parts):
     with pytest.raises(ConfigError, match=r"data.weights is for mixtures"):
         data_of(parts["hbn"], weights={"hbn": 1}).setup()

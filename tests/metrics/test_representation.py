@@ -7,6 +7,7 @@ from cerebro.metrics.representation import (
     alignment,
     effective_rank,
     inter_subject_correlation,
+    moment_found,
     synchrony,
     time_courses,
     uniformity,
@@ -81,6 +82,31 @@ def test_a_shuffle_is_a_function_of_its_seed():
     course = courses(5, 50, 3, 0.1)
     assert synchrony(course, seed=1) == synchrony(course, seed=1)
     assert synchrony(course, seed=1) != synchrony(course, seed=2)
+
+
+def test_the_moment_is_found_where_people_are_alike_and_by_chance_where_they_are_not():
+    assert moment_found(courses(10, 50, 20, 0.8)) == (1, pytest.approx(1 / 50))
+    assert moment_found(courses(40, 50, 20, 0.0)) == (pytest.approx(1 / 50, abs=0.012), pytest.approx(1 / 50))
+    assert np.isnan(moment_found(courses(1, 50, 20, 0.6))).all()
+
+
+def test_a_moment_is_found_if_the_mean_of_the_others_is_likest_there():
+    course = courses(4, 12, 3, 0.3)
+    known = np.ones((4, 12), bool)
+    known[0, 7:] = False  # this person's moments are seven, and the last ones have three people
+    shares, chances = [], []
+    standard = np.zeros_like(course)
+    for i in range(4):
+        own = course[i, known[i]]
+        standard[i, known[i]] = (own - own.mean(axis=0)) / own.std(axis=0)
+    for i in range(4):
+        who = [[j for j in range(4) if j != i and known[j, t]] for t in range(12)]
+        others = np.stack([standard[who[t], t].mean(axis=0) for t in range(12)])
+        cosine = standard[i] @ others.T / np.linalg.norm(others, axis=1)
+        times = np.flatnonzero(known[i])
+        shares.append(np.mean([times[np.argmax(cosine[t, times])] == t for t in times]))
+        chances.append(1 / len(times))
+    assert moment_found(course, known) == (pytest.approx(np.mean(shares)), pytest.approx(np.mean(chances)))
 
 
 def test_windows_become_courses_by_person_and_time():

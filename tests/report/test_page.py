@@ -130,14 +130,16 @@ def test_a_study_without_tokenizer_or_pairs_leaves_their_sections_out(study_fold
 def test_a_film_is_shown_beside_its_shuffles(study_folder):
     row = {"film": "ThePresent", "isc": 0.21, "shuffled_mean": 0.0, "shuffled_q95": 0.05, "n_people": 9}
     unknown = {**row, "film": "Fractals", "isc": None}
-    films = [{**one, "vectors": kind} for kind in ("embedding", "projection") for one in (row, unknown)]
+    kinds = ("recording", "embedding", "pairs/projection")  # pairs: a term of a sum
+    films = [{**one, "vectors": kind} for kind in kinds for one in (row, unknown)]
     for folder in study_folder.glob("phases/contrastive*"):
         (folder / "isc.json").write_text(json.dumps({"n_shuffles": 200, "films": films, "spread": {}}))
     make_results(study_folder)
     page = write_report(study_folder, Path("page.html")).read_text()
     section = page.partition("What people share in a film</h2>")[2].partition("</section>")[0]
-    assert section.count("<svg") == 2
+    assert section.count("<svg") == 3
     assert "full, ThePresent" in section
+    assert "without a network" in section
     assert "Fractals" not in section
     assert "up to 9 validation participants" in section
     assert "200 shuffles" in section

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from cerebro.data import EEGData, FilmWindows, ParticipantSplit, SlidingWindows
 from cerebro.data.arrays import write_store
@@ -21,6 +22,7 @@ from cerebro.training.keys import RunKeys, TrainerKeys
 from cerebro.training.optim import Optim
 from cerebro.training.phase import Phase
 from cerebro.training.run import fit
+from cerebro.training.synchrony import write_synchrony
 from cerebro.training.tracking import MLflowKeys
 
 SHARED, OWN = "ThePresent", "DespicableMe"  # one film drives everyone alike, the other nobody
@@ -108,20 +110,51 @@ def test_synchrony_is_found_in_the_film_that_drives_people_and_not_in_the_other(
     train(store, tmp_path, FILMS, lines)
     found = json.loads((tmp_path / "isc.json").read_text())
     films = {(row["film"], row["vectors"]): row for row in found["films"]}
-    assert set(films) == {(film, kind) for film in (SHARED, OWN) for kind in ("embedding", "projection")}
-    for kind in ("embedding", "projection"):
+    kinds = ("recording", "embedding", "projection")
+    assert set(films) == {(film, kind) for film in (SHARED, OWN) for kind in kinds}
+    for kind in kinds:
         shared, own = films[SHARED, kind], films[OWN, kind]
         assert shared["p"] == pytest.approx(1 / 201)
         assert shared["isc"] > shared["shuffled_q95"] + 0.1
         assert own["p"] > 0.02
         assert abs(own["isc"]) < 0.25
         assert (shared["n_people"], shared["n_times"]) == (6, 40)
+        assert shared["moment_found"] > 0.2 > 0.12 > own["moment_found"]
+        assert shared["moment_chance"] == pytest.approx(1 / 40)
+        if kind == "recording":
+            assert kind not in found["spread"]
+            continue
         assert 1 <= found["spread"][kind]["effective_rank"] <= found["spread"][kind]["n_dimensions"]
         assert 0 < found["spread"][kind]["alignment"] < 4
     said = [line for line in lines if line.startswith("isc of ThePresent, embedding: ")]
     assert len(said) == 1
     assert "(shuffled " in said[0]
+    assert "(chance 2.5%)" in said[0]
     assert said[0].endswith("6 people, 40 moments")
+
+
+def test_films_of_a_side_are_those_of_its_people(store: Path) -> None:
+    """The linear reference is found on training participants, and measured on the others."""
+    data = EEGData(store, FILMS, ParticipantSplit(0.5))
+    data.setup("fit")
+    for side in ("train", "val"):
+        people = {int(number) for raw in data.film_dataloader(side) for number in raw.to_microvolts().participant}
+        assert {data.participant_keys()[number] for number in people} == set(data.participants(side))
+
+
+def test_without_two_people_in_training_the_reference_is_said_to_be_unknown(store: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    keys = {"order": "shuffled", "batch_size": 64, "max_eval_windows": 0}
+    few = EEGData(store, FILMS, ParticipantSplit(11 / 12), **keys)
+    few.setup("fit")
+    assert len(few.participants("train")) == 1
+    phase = build(few.signal)
+    write_synchrony(tmp_path / "isc.json", phase, few, "32-true", torch.device("cpu"), lines.append)
+    assert lines[0].startswith("isc of films, recording: unknown, for among training participants there is no moment")
+    assert {row["vectors"] for row in json.loads((tmp_path / "isc.json").read_text())["films"]} == {
+        "embedding",
+        "projection",
+    }
 
 
 def test_the_synchrony_of_a_term_is_measured_and_its_remarks_are_said(store: Path, tmp_path: Path) -> None:
@@ -129,7 +162,7 @@ def test_the_synchrony_of_a_term_is_measured_and_its_remarks_are_said(store: Pat
     objective = partial(WeightedSum, terms={"film": Contrastive}, weights={"film": 0.5})
     train(store, tmp_path, FILMS, lines, objective, order="shuffled", batch_size=4, batches_per_epoch=30)
     rows = json.loads((tmp_path / "isc.json").read_text())["films"]
-    assert {row["vectors"] for row in rows} == {"film/embedding", "film/projection"}
+    assert {row["vectors"] for row in rows} == {"recording", "film/embedding", "film/projection"}
     n_without = round(30 * history(tmp_path)["train/film/share_of_batches_without_positive"])
     assert 0 < n_without < 30
     assert (

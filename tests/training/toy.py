@@ -194,8 +194,8 @@ class ToyData:
     def val_dataloader(self) -> ToyLoader:
         return ToyLoader(self.people["val"], 2, self.batch_size, False)
 
-    def film_dataloader(self) -> ToyLoader:
-        return ToyLoader(self.people["val"], 0, self.batch_size, False)
+    def film_dataloader(self, side: str = "val") -> ToyLoader:
+        return ToyLoader(self.people[side], 0, self.batch_size, False)
 
     def film_places(self, sample: np.ndarray) -> tuple[list[str], np.ndarray, np.ndarray]:
         raise AssertionError("there is no film")

@@ -1,5 +1,6 @@
 """Sides of a mixture: everyone is where their own store puts them, unless that would put one person on two sides."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import pandas as pd
@@ -13,14 +14,15 @@ from cerebro.errors import DataError
 _SIDES = ("train", "val", "test")  # later = held out more strictly
 
 
-def sides_of(split: ParticipantSplit, store: Store) -> Sides:
+def sides_of(split: ParticipantSplit, store: Store, only_tested: Collection[str] = ()) -> Sides:
     """Split a store, or a mixture, by participant; names are those of ``store.participants``.
 
     A mixture is split member by member with the same seed, so that a phase on one member alone has the same sides, and
     people of every member are on every side. Whoever turns out to be one person in two members (one participant of one
     corpus, or byte-identical recordings) goes where the strictest of them is: test before validation before training.
     ``test_releases`` and ``stratify_by`` count where a member knows them. ``max_train_participants`` and
-    ``max_labelled_participants`` count people of all members together.
+    ``max_labelled_participants`` count people of all members together. Who is in no other members than ``only_tested``
+    is on the test side or on none.
 
     Raises
     ------
@@ -31,16 +33,21 @@ def sides_of(split: ParticipantSplit, store: Store) -> Sides:
         return split.sides(store.participants, store.recordings)
     _check_known(split, store)
     rank: dict[str, int] = {}
+    may_train: set[str] = set()
     for member in store.members:
         found = _sides_of_member(split, member.name, member.store)
         name_of = dict(zip(member.store.participants.index.astype(str), participant_keys(member.store), strict=True))
         for number, side in enumerate(_SIDES):
             for name in getattr(found, side):
                 rank[name_of[name]] = max(number, rank.get(name_of[name], 0))
+        if member.name not in only_tested:
+            may_train |= set(name_of.values())
     members = people_of(store.participants, store.recordings)
     sides: dict[str, list[str]] = {side: [] for side in _SIDES}
     for person, names in members.items():
-        sides[_SIDES[max(rank[name] for name in names)]].append(person)
+        side = _SIDES[max(rank[name] for name in names)]
+        if side == "test" or may_train & set(names):
+            sides[side].append(person)
     if not sides["train"]:
         raise DataError(
             f"no one is left to train on in {store.path}: whoever trains in one member is held out in another; use the "

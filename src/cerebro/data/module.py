@@ -63,6 +63,7 @@ class EEGData(LightningDataModule):
         or those of a target montage (`MapChannels`).
     weights : dict of str to float
         Of a mixture: share of the training batches by member, in place of those in its ``mixture.json``; empty = those.
+        A member of share 0 neither trains nor validates; its people may be tested.
     shuffle_pairs : bool
         A control: the pair ids of the training windows are dealt out anew within each recording (or, where they are a
         few classes, among all windows of a person), so that positives come from other moments. All else stays: the
@@ -123,7 +124,7 @@ class EEGData(LightningDataModule):
         self._plan = self.channels.plan(self._store)
         self._table, self._omissions = self.windows.table(self._store)
         self._check_channels()
-        self._sides = sides_of(self.split, self._store)
+        self._sides = sides_of(self.split, self._store, self._only_tested)
         self._rows = {side: self._rows_of(side) for side in STAGES}
         people = self._store.participants.index.astype(str)
         may_use = ~people.isin(set(self._sides.train) - set(self._sides.labelled))
@@ -207,6 +208,7 @@ class EEGData(LightningDataModule):
         parts = [self.split_counts(), *map(str, self._omissions), *self._plan.notes]
         if isinstance(self._store, Mixture):
             parts.append("shares " + ", ".join(f"{name} {share:.3g}" for name, share in self._shares.items()))
+            parts += [f"{name} neither trains nor validates" for name in self._only_tested]
             parts += self._store.notes
         if self._sides.unused:
             parts.append(f"{len(self._sides.unused)} training participants left out by max_train_participants")
@@ -296,9 +298,9 @@ class EEGData(LightningDataModule):
         end = start + self.table.jitter + self.table.n_times
         return np.stack([start, end], axis=1) / self.store.sfreq
 
-    def film_dataloader(self) -> BatchLoader:
-        """Validation windows of films, whole recordings of at most 50 people; no batch where there are none."""
-        rows = self.rows("val")
+    def film_dataloader(self, side: Literal["train", "val"] = "val") -> BatchLoader:
+        """Windows of films in a fixed order, whole recordings of at most 50 people; no batch where there are none."""
+        rows = self.rows(side)
         return self._loader(self._fixed(rows if not len(rows) else self._film_rows(rows)), is_training=False)
 
     def film_places(self, sample: Ints) -> tuple[list[str], Ints, Ints]:
@@ -319,6 +321,9 @@ class EEGData(LightningDataModule):
         recording = self._table.recording
         runs = recording.runs
         chosen = people[self._store.index["participant"]][recording.first] & (runs.sizes > 0)
+        if side != "test" and isinstance(self._store, Mixture):
+            unused = [number for number, name in enumerate(self._shares) if name in self._only_tested]
+            chosen &= ~np.isin(self._store.member[recording.first], unused)
         return Column(Runs(runs.sizes[chosen]), runs.first[chosen], step=1)
 
     def _film_rows(self, rows: Column[np.int64]) -> Ints:
@@ -371,6 +376,11 @@ class EEGData(LightningDataModule):
         if self.weights:
             raise ConfigError(f"data.weights is for mixtures, and {self.store_path} is one store; remove data.weights.")
         return {}
+
+    @property
+    def _only_tested(self) -> tuple[str, ...]:
+        """Members of a mixture whose share is 0."""
+        return tuple(name for name, share in self._shares.items() if not share)
 
     def _check_channels(self) -> None:
         """Refuse to map channels of windows that hold one channel each."""

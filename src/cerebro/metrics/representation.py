@@ -26,6 +26,8 @@ class Synchrony:
         ``(1 + shuffles at or above isc) / (1 + shuffles)``.
     n_people, n_times : int
         People counted, moments of the film that somebody saw.
+    moment_found, moment_chance : float
+        As `moment_found` gives them.
     """
 
     isc: float
@@ -34,6 +36,8 @@ class Synchrony:
     p: float
     n_people: int
     n_times: int
+    moment_found: float
+    moment_chance: float
 
 
 def inter_subject_correlation(course: npt.ArrayLike, known: npt.ArrayLike | None = None) -> float:
@@ -80,16 +84,37 @@ def synchrony(
     if n_shuffles < 1:
         raise ConfigError(f"n_shuffles={n_shuffles} must be at least 1; 200 is a good number.")
     value, is_known = _standardised(course, known)
-    isc = _correlation(value, is_known)
+    isc, moment = _correlation(value, is_known), _moment_found(value, is_known)
     draw = np.random.default_rng(seed)
     shuffled = np.array([_correlation(*_turned(value, is_known, draw)) for _ in range(n_shuffles)])
     shuffled = shuffled[np.isfinite(shuffled)]
     n_shared = (is_known & (is_known.sum(axis=0) > 1)).sum(axis=1)
     n_people, n_times = int((n_shared >= LEAST_TIMES).sum()), int(is_known.any(axis=0).sum())
     if not np.isfinite(isc) or not len(shuffled):
-        return Synchrony(isc, float("nan"), float("nan"), float("nan"), n_people, n_times)
+        return Synchrony(isc, float("nan"), float("nan"), float("nan"), n_people, n_times, *moment)
     p = (1 + int((shuffled >= isc).sum())) / (1 + len(shuffled))
-    return Synchrony(isc, float(shuffled.mean()), float(np.quantile(shuffled, 0.95)), p, n_people, n_times)
+    q95 = float(np.quantile(shuffled, 0.95))
+    return Synchrony(isc, float(shuffled.mean()), q95, p, n_people, n_times, *moment)
+
+
+def moment_found(course: npt.ArrayLike, known: npt.ArrayLike | None = None) -> tuple[float, float]:
+    """How often a moment of the film is told from a person's vector by the vectors of the others, and chance.
+
+    Courses are standardised as in `inter_subject_correlation`. A moment is found if, of all moments that the person
+    shares with another, the others' mean vector is likest there, by cosine. Both numbers are means over people who
+    share at least 5 moments; chance is 1 over the number of moments.
+
+    Parameters
+    ----------
+    course, known
+        As in `inter_subject_correlation`.
+
+    Returns
+    -------
+    tuple of float
+        Share found and chance, in [0, 1]; NaN without two people.
+    """
+    return _moment_found(*_standardised(course, known))
 
 
 def time_courses(
@@ -193,6 +218,20 @@ def _correlation(value: Array, known: npt.NDArray[np.bool_]) -> float:
     found = np.divide((mine * theirs).sum(axis=1), scale, out=np.full(scale.shape, np.nan), where=usable)
     found = found[usable.any(axis=1)]
     return float(np.nanmean(found, axis=1).mean())
+
+
+def _moment_found(value: Array, known: npt.NDArray[np.bool_]) -> tuple[float, float]:
+    """`moment_found` of standardised courses (P, T, E)."""
+    n_others = known.sum(axis=0)[None, :] - known  # (P, T)
+    total = value.sum(axis=0)
+    found, chance = [], []
+    for own, is_shared in zip(value, known & (n_others > 0), strict=True):
+        if is_shared.sum() < LEAST_TIMES:
+            continue
+        mine, others = _unit(own[is_shared]), _unit((total - own)[is_shared])
+        found.append(float((np.argmax(mine @ others.T, axis=1) == np.arange(len(mine))).mean()))
+        chance.append(1 / len(mine))
+    return (float(np.mean(found)), float(np.mean(chance))) if found else (float("nan"), float("nan"))
 
 
 def _turned(

@@ -264,8 +264,8 @@ def similarity(positive: Array, negative: Array) -> str:
         return _svg(figure, "similarity")
 
 
-def synchrony(entries: Sequence[tuple[str, float, tuple[float, float]]], label: str) -> str:
-    """Inter-subject correlation by row, over the span from mean to 95 % quantile of its shuffles."""
+def synchrony(entries: Sequence[tuple[str, float, tuple[float, float]]], label: str, ends: tuple[float, float]) -> str:
+    """Inter-subject correlation by row, over the span from mean to 95 % quantile of its shuffles; axis: ``ends``."""
     with _style():
         figure = Figure(figsize=(4.6, 0.6 + 0.28 * len(entries)), layout="constrained")
         axes = figure.subplots()
@@ -275,6 +275,8 @@ def synchrony(entries: Sequence[tuple[str, float, tuple[float, float]]], label: 
         axes.set_yticks(range(len(entries)), [name for name, _, _ in entries])
         axes.invert_yaxis()
         axes.margins(y=0.15)
+        margin = 0.05 * (ends[1] - ends[0])
+        axes.set_xlim(ends[0] - margin, ends[1] + margin)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.set_xlabel(f"inter-subject correlation, {label}")

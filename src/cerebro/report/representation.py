@@ -13,6 +13,7 @@ from cerebro.report.html import figure, table, tag
 
 N_TRACES = 8
 VECTORS = {
+    "recording": "strongest correlated component of the EEG itself, found on training participants without a network",
     "embedding": "mean token, which the next phase builds on",
     "projection": "projection, which the loss compares",
 }
@@ -69,22 +70,25 @@ def pairs(evidence: Evidence) -> str:
 def films(evidence: Evidence) -> str:
     """Inter-subject correlation per film of every phase that measured it, beside time courses turned at random."""
     measured = [run for run in _first_of_each(evidence) if run.synchrony]
+    rows = [(run, row) for run in measured for row in run.synchrony["films"] if row["isc"] is not None]
+    if not rows:
+        return ""
+    ends = [value for _, row in rows for value in (row["isc"], row["shuffled_mean"], row["shuffled_q95"])]
+    people = max(row["n_people"] for _, row in rows)
     made = ""
     for kind, meaning in VECTORS.items():
-        entries = [
-            (f"{_used_by(run)}, {row['film']}", row["isc"], (row["shuffled_mean"], row["shuffled_q95"]))
-            for run in measured
-            for row in run.synchrony["films"]
-            if row["vectors"] == kind and row["isc"] is not None
-        ]
+        entries = {}
+        for run, row in rows:
+            if row["vectors"].rpartition("/")[2] == kind:  # of a term of a sum: term/kind
+                name = row["film"] if kind == "recording" else f"{_used_by(run)}, {row['film']}"
+                entries[name, row["isc"]] = (name, row["isc"], (row["shuffled_mean"], row["shuffled_q95"]))
         if entries:
-            people = max(row["n_people"] for run in measured for row in run.synchrony["films"])
             caption = (
                 f"Inter-subject correlation of the {meaning}, up to {people} validation participants. Grey: from the "
                 f"mean to the 95 % quantile of {measured[0].synchrony['n_shuffles']} shuffles within the film."
             )
-            made += figure(figures.synchrony(entries, kind), caption)
-    return tag("div", made, class_="figures") if made else ""
+            made += figure(figures.synchrony(list(entries.values()), kind, (min(ends), max(ends))), caption)
+    return tag("div", made, class_="figures")
 
 
 def probes(evidence: Evidence) -> str:

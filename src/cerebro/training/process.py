@@ -1,9 +1,10 @@
-"""State of this process that a run borrows: the global random generators, and the record of peak memory."""
+"""State of this process that a run borrows: global random generators, record of peak memory, filter of warnings."""
 
 import contextlib
 import random
 import resource
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,15 @@ def isolated_randomness(seed: int) -> Iterator[None]:
         yield
     finally:
         restore_random_state(before)
+
+
+@contextlib.contextmanager
+def without_hints() -> Iterator[None]:
+    """Leave out what Lightning says of the machine when a trainer is made: the config chose it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+        warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
+        yield
 
 
 def restart_peak_memory() -> None:

@@ -38,7 +38,7 @@ from cerebro.training.keep import Keeper, NoBatches, Positioned, ResumableLoader
 from cerebro.training.keys import RunKeys, TrainerKeys
 from cerebro.training.phase import Phase
 from cerebro.training.probing import Probing
-from cerebro.training.process import isolated_randomness, peak_memory_mb, restart_peak_memory
+from cerebro.training.process import isolated_randomness, peak_memory_mb, restart_peak_memory, without_hints
 from cerebro.training.score import root_device
 from cerebro.training.seen import check_unseen
 from cerebro.training.stamp import PhaseData, make_stamp, with_participants
@@ -232,8 +232,7 @@ class _Run:
         keeper.lose_best()
 
     def _trainer(self) -> Trainer:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+        with without_hints():
             return Trainer(
                 max_epochs=self.trainer_keys.max_epochs,
                 accumulate_grad_batches=self.trainer_keys.accumulate_grad_batches,

@@ -1,7 +1,6 @@
 """Score or apply a checkpoint: validate, test, predict."""
 
 import logging
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from cerebro.training.confounds import score_confounds
 from cerebro.training.evaluate import Evaluation, evaluate
 from cerebro.training.keys import TrainerKeys
 from cerebro.training.phase import Phase
-from cerebro.training.process import isolated_randomness
+from cerebro.training.process import isolated_randomness, without_hints
 from cerebro.training.seen import check_unseen
 from cerebro.training.stamp import PhaseData
 
@@ -102,8 +101,7 @@ def score_lines(found: Evaluation) -> list[str]:
 def root_device(keys: TrainerKeys) -> torch.device:
     """Device that the trainer would take."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips; warnings stay
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+    with without_hints():
         trainer = Trainer(
             accelerator=keys.accelerator,
             devices=1,

@@ -71,8 +71,8 @@ class PhaseData(Protocol):
     def val_dataloader(self) -> ResumableLoader:
         """Validation batches in a fixed order; may be empty."""
 
-    def film_dataloader(self) -> ResumableLoader:
-        """Validation windows of films, whole recordings in the order of time; empty where windows are of no film."""
+    def film_dataloader(self, side: Literal["train", "val"] = "val") -> ResumableLoader:
+        """Windows of films, whole recordings in the order of time; empty where windows are of no film."""
 
     def film_places(
         self, sample: npt.NDArray[np.int64]
