@@ -34,8 +34,9 @@ class CorrelatedComponents:
 
     A component is a spatial filter; the first maximises the ratio of the covariance between people to that within
     people, over windows of the same moment (Dmochowski et al. 2012, doi:10.3389/fnhum.2012.00112; as a generalised
-    eigenvalue problem in Parra et al. 2019, doi:10.3389/fnhum.2018.00542 and doi:10.51628/001c.7125). Each window is
-    centred by channel and scaled to a mean square of 1, so that a window with an artefact weighs no more than others.
+    eigenvalue problem in Parra et al. 2019, arXiv:1801.08881). Each window is centred by channel and scaled to a mean
+    square of 1, so that a window with an artefact weighs no more than others. Memory: a window and a (C, C) covariance
+    per moment.
 
     Parameters
     ----------
