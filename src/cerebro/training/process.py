@@ -29,7 +29,7 @@ def isolated_randomness(seed: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_hints() -> Iterator[None]:
-    """Leave out what Lightning says of the machine when a trainer is made: the config chose it."""
+    """Leave out what Lightning says of the machine: the config chose it. Filters that are added inside end with it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
         warnings.filterwarnings("ignore", message=".*`srun` command is available.*")

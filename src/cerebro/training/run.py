@@ -260,7 +260,7 @@ class _Run:
             self.phase.train()
             self.train.seek(0, 0)
         self._prepare(trainer)
-        with warnings.catch_warnings():
+        with without_hints():
             warnings.filterwarnings("ignore", message="Found .* module.* in eval mode")  # frozen parts are meant to be
             warnings.filterwarnings("ignore", message="You're resuming from .* not resumable")  # `Positioned` is
             warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")  # Lightning's own use of torch
