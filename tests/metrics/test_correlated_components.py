@@ -91,6 +91,13 @@ def test_a_channel_that_is_flat_or_twice_there_does_no_harm():
     assert found(eeg, moment, person).isc[0] == pytest.approx(without.find().isc[0], abs=0.01)
 
 
+def test_channels_that_are_mixtures_need_shrinkage():
+    eeg, moment, person, *_ = watched(6, 30, 0.5)
+    eeg[:, 0] = 0
+    with pytest.raises(DataError, match=r"some of 6 channels are mixtures of others, and shrinkage is 0\.0; set it to"):
+        found(eeg, moment, person, shrinkage=0.0)
+
+
 def test_nothing_shared_is_one_line():
     eeg, moment, person, *_ = watched(1, 5, 0.5)
     with pytest.raises(DataError, match="no moment at which two people have EEG that is not flat"):

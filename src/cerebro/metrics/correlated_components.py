@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import eigh
+from scipy.linalg import LinAlgError, eigh
 
 from cerebro.errors import ConfigError, DataError
 
@@ -20,7 +20,7 @@ class Components:
     Parameters
     ----------
     filters : float64 (K, C)
-        One per component, in falling order of ``isc``; their output is ``filters @ eeg``.
+        One per component, the strongest first; their output is ``filters @ eeg``.
     isc : float64 (K,)
         Inter-subject correlation of each, on the people that it was found on.
     """
@@ -75,7 +75,8 @@ class CorrelatedComponents:
         Raises
         ------
         DataError
-            If no two people share a moment, or all that is shared is flat.
+            If no two people share a moment, all that is shared is flat, or ``shrinkage`` is 0 and channels are mixtures of
+            others.
         """
         between, within = (np.zeros((self.n_channels, self.n_channels)) for _ in range(2))
         for at, seen in self._people.items():
@@ -88,7 +89,13 @@ class CorrelatedComponents:
         if not power > 0:
             raise DataError("there is no moment at which two people have EEG that is not flat; add more people.")
         shrunk = (1 - self.shrinkage) * within + self.shrinkage * power * np.eye(self.n_channels)
-        _, vectors = eigh(between, shrunk)
+        try:
+            _, vectors = eigh(between, shrunk)
+        except LinAlgError:
+            raise DataError(
+                f"some of {self.n_channels} channels are mixtures of others, and shrinkage is {self.shrinkage}; set it "
+                "to 0.1."
+            ) from None
         filters = vectors[:, ::-1][:, :n_components].T  # (K, C)
         isc = np.einsum("kc,cd,kd->k", filters, between, filters) / np.einsum("kc,cd,kd->k", filters, within, filters)
         return Components(filters, isc)

@@ -81,15 +81,11 @@ def _vectors(
     """Vectors (N, E) by kind, and their windows (N,); {} if the objective gives none, or there is no film."""
     collected: dict[str, list[torch.Tensor]] = {}
     samples: list[torch.Tensor] = []
-    batches = data.film_dataloader()
-    if not len(batches):
-        return {}, np.empty(0, np.int64)
     was_training = phase.training
     phase.to(device).eval()
     try:
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
-            for raw in progress(batches, "films", "batch", stays=False):
-                batch = raw.to(device, non_blocking=True).to_microvolts()
+            for batch in _film_batches(data, "val", device):
                 vectors = phase.objective.represent(phase.encoder, batch)
                 if not vectors:
                     break
