@@ -75,8 +75,8 @@ class CorrelatedComponents:
         Raises
         ------
         DataError
-            If no two people share a moment, all that is shared is flat, or ``shrinkage`` is 0 and channels are mixtures of
-            others.
+            If no two people share a moment, all that is shared is flat, or ``shrinkage`` is 0 and some channels are
+            mixtures of others.
         """
         between, within = (np.zeros((self.n_channels, self.n_channels)) for _ in range(2))
         for at, seen in self._people.items():
