@@ -16,7 +16,11 @@ pytest.importorskip("mlflow")
 
 @pytest.fixture(scope="module")
 def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+    """A database that a run has opened, whichever test comes first."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    address = f"sqlite:///{folder / 'mlflow.db'}"
+    Tracker(MLflowKeys(uri=address), folder, print).start("first", {}, {}, [])
+    return address
 
 
 def query(uri: str, text: str) -> list[Any]:
