@@ -77,6 +77,52 @@ def official_file(official_state: Callable[[str], dict[str, Tensor]]) -> Callabl
 
 
 @pytest.fixture(scope="session")
+def signal_jepa_signal() -> SignalSpec:
+    """Eight channels and six seconds of braindecode's reference run of Signal-JEPA."""
+    places = tuple((0.08 * math.cos(i), 0.08 * math.sin(i), 0.04 * math.cos(2 * i)) for i in range(8))
+    return SignalSpec(tuple(f"ch{i}" for i in range(8)), places, 100.0, 600, ("kind",))
+
+
+@pytest.fixture(scope="session")
+def signal_jepa_state(golden: Path) -> Callable[[str], dict[str, Tensor]]:
+    """``signal_jepa_state("base")``: weights of that run (``base``, ``contextual``, ``postlocal``, ``prelocal``)."""
+
+    def build(kind: str) -> dict[str, Tensor]:
+        draw, state = np.random.RandomState(0), {}  # a generator whose numbers never change
+        for key, shape in sorted(json.loads((golden / "signal_jepa_keys.json").read_text())[kind].items()):
+            value = draw.randn(*shape)
+            if len(shape) >= 2:
+                value = value / math.sqrt(math.prod(shape[1:]))
+            else:
+                value = 1 + 0.1 * value if key.endswith("weight") else 0.1 * value
+            state[key] = torch.tensor(value, dtype=torch.float32)
+        return state
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def signal_jepa_input(signal_jepa_signal: SignalSpec) -> EEGBatch:
+    """Windows of that run, in microvolts."""
+    n_batch, n_channels, n_times = 2, len(signal_jepa_signal.channels), signal_jepa_signal.n_times
+    at, rows = np.arange(n_batch * n_channels * n_times), torch.arange(n_batch)
+    eeg = 20 * np.sin(0.37 * at + at**1.5 * 1e-3).reshape(n_batch, n_channels, n_times)
+    return EEGBatch(
+        eeg=torch.tensor(eeg, dtype=torch.float32),
+        channel=torch.arange(n_channels).repeat(n_batch, 1),
+        n_valid=torch.full((n_batch,), n_times),
+        key=rows,
+        sample=rows,
+        recording=rows,
+        participant=rows,
+        pair=torch.full_like(rows, -1),
+        targets={"kind": torch.zeros(n_batch)},
+        known={"kind": torch.ones(n_batch, dtype=torch.bool)},
+        is_padded=False,
+    )
+
+
+@pytest.fixture(scope="session")
 def toy_signal() -> SignalSpec:
     """Six channels, two seconds at 100 Hz, a regression target and a binary one."""
     n_channels = 6

@@ -12,6 +12,7 @@ import cerebro.encoders  # registers every encoder
 from cerebro.encoders.adapted import AdaptedEncoder
 from cerebro.encoders.base import Encoder
 from cerebro.encoders.labram import LaBraM
+from cerebro.encoders.signal_jepa import SignalJEPA
 from cerebro.montage import Montage
 from cerebro.signal import EEGBatch, SignalSpec
 
@@ -23,6 +24,9 @@ EXAMPLES: dict[str, Callable[[SignalSpec], Encoder]] = {
         width=16,
     ),
     "LaBraM": lambda signal: LaBraM(signal, conv_channels=4, depth=2, n_heads=5),
+    "SignalJEPA": lambda signal: SignalJEPA(  # short tokens, so that a toy window has several per channel
+        signal, conv_layers=((8, 16, 8), (16, 8, 8)), depth=2, n_heads=2, feedforward=32, place_width=6
+    ),
 }
 FINAL = [cls for cls in Encoder.__subclasses__() if cls.__module__.startswith("cerebro.")]
 

@@ -43,7 +43,26 @@ class Encoder(nn.Module, ABC):
     def mix(
         self, tokens: Float[Tensor, "B C N D"], batch: EEGBatch, hidden: Bool[Tensor, "B C N"] | None = None
     ) -> Float[Tensor, "B C N D"]:
-        """Contextual tokens; where ``hidden`` is True the local token is replaced by a learned mask token."""
+        """Contextual tokens; where ``hidden`` is True the local token is replaced by the encoder's mask token."""
+
+    def positions(self, batch: EEGBatch) -> Float[Tensor, "B C N D"]:
+        """What tells each token where and when it is; ``contextualise`` takes local tokens with it added.
+
+        This default and the two below serve encoders that can only mix whole windows.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot place single tokens")
+
+    def contextualise(
+        self, placed: Float[Tensor, "B M D"], valid: Bool[Tensor, "B M"] | None = None
+    ) -> Float[Tensor, "B M D"]:
+        """Mix any list of placed tokens; those that are not ``valid`` have no influence on the others."""
+        raise NotImplementedError(f"{type(self).__name__} cannot mix single tokens")
+
+    def last_layers(
+        self, placed: Float[Tensor, "B M D"], n_last: int, valid: Bool[Tensor, "B M"] | None = None
+    ) -> list[Float[Tensor, "B M D"]]:
+        """As ``contextualise``, after each of the last ``n_last`` layers."""
+        raise NotImplementedError(f"{type(self).__name__} cannot mix single tokens")
 
     def mix_subset(
         self,
