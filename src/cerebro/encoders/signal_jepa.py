@@ -55,6 +55,8 @@ class SignalJEPA(Encoder):
         If the window is shorter than a token, a channel has no position, or sizes do not fit each other.
     """
 
+    local_parts = ("feature_encoder",)
+
     def __init__(
         self,
         signal: SignalSpec,
