@@ -19,6 +19,7 @@ from cerebro.files import write_atomically
 from cerebro.signal import SignalSpec
 from cerebro.training.labram.channels import Rows
 from cerebro.training.labram.weights import ForeignFile, fit_weights, in_their_names, without_mask_token
+from cerebro.training.parts import Counts, check_parts, count_parts
 
 STAMP = "cerebro"  # key of the stamp in the checkpoint
 SEEN_REMEDY = "choose another split in data.split, or add --allow_seen_participants true to score them all the same."
@@ -38,7 +39,8 @@ class Transfer:
     into : str
         Module of this phase that receives them, such as ``encoder`` or ``objective.tokenizer``.
     only : tuple of str
-        Parts of the module to move, such as ``("feature_encoder",)``; empty = all of it.
+        Parts of the module to move, such as ``("feature_encoder",)``; empty = all of it, and of an encoder what
+        ``model.transfer`` says.
     rows : {"by_name", "nearest"}
         Of weights from another program: whose channel embedding a channel starts from, that of its name only, or else
         that of the nearest electrode.
@@ -215,7 +217,7 @@ def weights_sha256(weights: Mapping[str, Tensor]) -> str:
 
 @dataclass(frozen=True)
 class TransferReport:
-    """What one transfer did: tensors and numbers moved, source tensors left unused, by name."""
+    """What one transfer did: tensors and numbers moved, source tensors left unused, by name and counted by part."""
 
     source: str
     phase: str
@@ -226,6 +228,7 @@ class TransferReport:
     moved: dict[str, tuple[int, ...]]  # name in this phase -> shape
     unused: dict[str, tuple[int, ...]]  # name in the source -> shape
     notes: tuple[str, ...] = ()  # what was made to fit, of weights from another program
+    parts: Counts = field(default_factory=dict)  # part -> tensors moved, new (as they started) and unused of the source
 
     def plain(self) -> dict[str, Any]:
         """For run.json."""
@@ -238,6 +241,15 @@ class TransferReport:
             f"hand-over from {self.source} (phase {self.phase}): {self.take or 'everything'} -> {self.into}, "
             f"{len(self.moved)} tensors with {self.n_numbers:,} numbers moved ({grouped(self.moved)}){unused}"
         )
+
+    def part_lines(self) -> list[str]:
+        """The parts of the module, a line each: tensors moved, new (as they started) and unused of the source."""
+        width = max(map(len, self.parts), default=0)
+        digits = max((len(str(n)) for counts in self.parts.values() for n in counts.values()), default=0)
+        return [
+            f"{part:<{width}}  " + "  ".join(f"{n:>{digits}} {what}" for what, n in counts.items())
+            for part, counts in self.parts.items()
+        ]
 
 
 def transfer_weights(phase: nn.Module, transfer: Transfer, source: Checkpoint) -> TransferReport:
@@ -258,18 +270,22 @@ def transfer_weights(phase: nn.Module, transfer: Transfer, source: Checkpoint) -
     prefix = f"{transfer.take}." if transfer.take else ""
     taken = {name.removeprefix(prefix): value for name, value in source.weights.items() if name.startswith(prefix)}
     wanted = target.state_dict()
+    theirs, ours = list(taken), list(wanted)
     lines: tuple[str, ...] = ()
     if transfer.only:
         taken = {name: value for name, value in taken.items() if _is_within(name, transfer.only)}
         wanted = {name: value for name, value in wanted.items() if _is_within(name, transfer.only)}
+    elif transfer.into:
+        asked = wanted if source.foreign is None else without_mask_token(wanted, taken)
+        check_parts(taken, asked, source.path, transfer.take == transfer.into == "encoder")
     what = f"{transfer.take or 'everything'} of phase {source.stamp.phase!r} -> {transfer.into}"
     if source.foreign is not None:
         signal = _signal_of(phase, target)
         fitted = fit_weights(taken, source.weights, source.foreign, source.path, target, signal, transfer.rows)
         taken, lines = fitted.tensors, fitted.lines
         wanted = without_mask_token(wanted, taken)
-        theirs = [in_their_names(tensors, prefix, source.foreign.layout) for tensors in (taken, wanted)]
-        check_same_tensors(theirs[0], theirs[1], source.path, what)
+        both = [in_their_names(tensors, prefix, source.foreign.layout) for tensors in (taken, wanted)]
+        check_same_tensors(both[0], both[1], source.path, what)
     elif transfer.rows != "by_name":
         raise CheckpointError(
             f"{source.path} is a checkpoint of cerebro, whose channels are those of this store or none; take rows: "
@@ -293,6 +309,7 @@ def transfer_weights(phase: nn.Module, transfer: Transfer, source: Checkpoint) -
         }
         | ({} if source.foreign is None else source.foreign.without_place),
         notes=lines,
+        parts=count_parts(ours, theirs, taken),
     )
 
 

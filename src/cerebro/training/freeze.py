@@ -51,6 +51,8 @@ class FreezeEncoder(Callback):
         assert isinstance(phase, Phase)
         parameters = dict(phase.encoder.named_parameters())
         self._trainable = [name for name, parameter in parameters.items() if parameter.requires_grad]
+        if "sha256_after" in self.receipt:  # closed by the run that is resumed with more frozen epochs
+            self.receipt = {}
         phase.encoder.requires_grad_(False)
         phase.is_encoder_frozen = True
         phase.train(phase.training)
@@ -65,6 +67,12 @@ class FreezeEncoder(Callback):
                 "all_parameters": n_all,
                 "sha256_before": weights_sha256(phase.encoder.state_dict()),
             }
+
+    def n_trainable(self, phase: Phase, max_epochs: int) -> int:
+        """Parameters of a released phase that ``max_epochs`` epochs train: none of an encoder frozen in all of them."""
+        n_all = sum(parameter.numel() for parameter in phase.parameters() if parameter.requires_grad)
+        is_throughout = self.receipt and self.epochs >= max_epochs
+        return n_all - (int(self.receipt["frozen_parameters"]) if is_throughout else 0)
 
     def release(self, phase: LightningModule) -> None:
         """Close the receipt, and let the encoder learn again; does nothing the second time."""

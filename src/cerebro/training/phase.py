@@ -36,8 +36,18 @@ class Phase(LightningModule):
         Optimiser and schedule.
     init : sequence of Transfer
         Weights taken from other phases before training starts.
+    transfer : str
+        How much of another phase's encoder moves into this one, where a hand-over does not say it by ``only``: ``all``,
+        ``none``, or one part of the encoder, such as ``feature_encoder``.
     freeze_encoder_epochs : int
         Epochs in which the encoder stays exactly as it is, >= 0; at least ``max_epochs`` freezes it throughout.
+    freeze_encoder : bool
+        The encoder stays exactly as it is in all epochs, every part of it, wherever its weights come from.
+
+    Raises
+    ------
+    ConfigError
+        If the name cannot be a folder's, the encoder has no part of the name in ``transfer``, or a number is negative.
     """
 
     def __init__(
@@ -48,7 +58,9 @@ class Phase(LightningModule):
         objective: Callable[[Encoder, SignalSpec], Objective],
         optim: Optim = Optim(),  # noqa: B008  frozen
         init: Sequence[Transfer] = (),
+        transfer: str = "all",
         freeze_encoder_epochs: int = 0,
+        freeze_encoder: bool = False,
     ) -> None:
         super().__init__()
         if not name or "/" in name or name.startswith("."):
@@ -62,9 +74,17 @@ class Phase(LightningModule):
         self.signal = signal
         self.optim = optim
         self.init = tuple(init)
+        self.transfer = transfer
         self.freeze_encoder_epochs = freeze_encoder_epochs
+        self.freeze_encoder = freeze_encoder
         self.is_encoder_frozen = False
         self.encoder = encoder(signal)
+        parts = list(dict.fromkeys(key.split(".")[0] for key in self.encoder.state_dict()))
+        if transfer not in ("all", "none", *parts):
+            raise ConfigError(
+                f"model.transfer={transfer!r} is no part of {type(self.encoder).__name__}; set model.transfer to all, "
+                f"none or one of {', '.join(parts)}."
+            )
         self.objective = objective(self.encoder, signal)
         self.watch = Watch()
         self.means = LossMeans()  # of the epoch

@@ -20,19 +20,17 @@ from cerebro.training.checkpoint import (
     AtomicCheckpoint,
     Checkpoint,
     Stamp,
-    Transfer,
     TransferReport,
     check_same_signal,
     check_same_tensors,
-    describe_new,
     read_checkpoint,
-    transfer_weights,
     weights_sha256,
 )
 from cerebro.training.confounds import confound_rows, score_confounds
 from cerebro.training.evaluate import Evaluation, evaluate, write_showcase
 from cerebro.training.foreign import read_source, unknown_participants
 from cerebro.training.freeze import FreezeEncoder
+from cerebro.training.handover import asked_transfers, hand_over, warn_frozen
 from cerebro.training.health import NonFiniteLoss
 from cerebro.training.keep import Keeper, NoBatches, Positioned, ResumableLoader, write_history
 from cerebro.training.keys import RunKeys, TrainerKeys
@@ -93,9 +91,7 @@ def fit(
         given = None if ckpt_path is None else read_source(ckpt_path)
         is_same_phase = given is not None and given.foreign is None and given.stamp.phase == phase.name
         resumed = given if is_same_phase else None
-        transfers = list(phase.init)
-        if given is not None and resumed is None:
-            transfers.append(Transfer(given.path))
+        transfers = asked_transfers(phase, None if resumed is not None or given is None else given.path, say)
         sources = {str(transfer.source): read_source(transfer.source) for transfer in transfers}
         for source in sources.values():  # an adapted encoder takes over one that was trained on its target montage
             adapted = phase.encoder.signal
@@ -120,7 +116,8 @@ def fit(
             check_unseen("val", data, source, keys.allow_seen_participants, say)
         reports: list[TransferReport] = []
         if resumed is None:
-            reports = _hand_over(phase, transfers, sources, say)
+            reports = hand_over(phase, transfers, sources, say)
+            warn_frozen(phase, reports, say)
         else:
             check_same_tensors(resumed.weights, phase.state_dict(), resumed.path, f"resume of phase {phase.name!r}")
             reports = [TransferReport(**report) for report in resumed.content["transfers"]]
@@ -166,7 +163,8 @@ class _Run:
             self._beside,
         )
         self.probing = Probing(keys.probe, data, trainer_keys.precision, keys.seed, say)
-        self.freeze = FreezeEncoder(phase.freeze_encoder_epochs)
+        n_frozen = trainer_keys.max_epochs if phase.freeze_encoder else phase.freeze_encoder_epochs
+        self.freeze = FreezeEncoder(n_frozen)
         if len(self.train) == 0:
             raise ConfigError("no training window is left; widen data.windows or data.split (see the counts above).")
 
@@ -310,7 +308,7 @@ class _Run:
             "seconds": round(keeper.seconds, 3),
             "peak_memory_mb": round(peak_memory_mb(), 1),
             "parameters": sum(parameter.numel() for parameter in phase.parameters()),
-            "trainable": sum(parameter.numel() for parameter in phase.parameters() if parameter.requires_grad),
+            "trainable": self.freeze.n_trainable(phase, self.trainer_keys.max_epochs),
             "participants": self.stamp.participants,
             "transfers": [report.plain() for report in self.reports],
             "freeze": self.freeze.receipt,
@@ -391,31 +389,15 @@ def _look_into(keys: RunKeys, stamp: Stamp) -> tuple[dict[str, Any] | None, Chec
     return found, own
 
 
-def _hand_over(
-    phase: Phase, transfers: list[Transfer], sources: dict[str, Checkpoint], say: Callable[[str], None]
-) -> list[TransferReport]:
-    reports = []
-    for transfer in transfers:
-        report = transfer_weights(phase, transfer, sources[str(transfer.source)])
-        say(report.line())
-        for note in report.notes:
-            say(f"  {note}")
-        reports.append(report)
-    if reports:
-        say(describe_new(phase, reports))
-    if phase.freeze_encoder_epochs and not any(name.startswith("encoder.") for r in reports for name in r.moved):
-        say("warning: the encoder is frozen at random weights: no transfer fills it (model.init)")
-    return reports
-
-
 def _describe(phase: Phase, data: PhaseData, resumed: Checkpoint | None, say: Callable[[str], None]) -> None:
     n_encoder = sum(parameter.numel() for parameter in phase.encoder.parameters())
     n_objective = sum(parameter.numel() for parameter in phase.objective.parameters())
+    frozen = "; the encoder is frozen in all epochs" if phase.freeze_encoder else ""
     start = f"; resumed from {resumed.path} at epoch {resumed.content['epoch']}" if resumed is not None else ""
     say(
         f"{phase.name}: {type(phase.encoder).__name__} {n_encoder:,} + {type(phase.objective).__name__} "
         f"{n_objective:,} parameters; {len(data.participants('train'))} participants train, "
-        f"{len(data.participants('val'))} validate{start}"
+        f"{len(data.participants('val'))} validate{frozen}{start}"
     )
 
 

@@ -21,6 +21,8 @@ from cerebro.training.keep import ResumableLoader
 UNHASHED = ("out", "overwrite", "allow_seen_participants", "mlflow", "ckpt_path", "config", "checkpoint_every_steps")
 """Keys that do not change what a run computes; paths of stores and sources are replaced by their content hashes."""
 UNHASHED_DATA = ("store", "prefetch_threads")
+LATER_KEYS = {"transfer": "all", "freeze_encoder": False}
+"""Keys of ``model`` that came later; with these values a run has the hash that it always had."""
 
 
 @runtime_checkable
@@ -147,7 +149,8 @@ def config_hash(config: dict[str, Any]) -> str:
         kept.pop("probe", None)  # a run without probes has the hash that it always had
     kept["data"] = {key: value for key, value in config["data"].items() if key not in UNHASHED_DATA}
     init = [{**transfer, "source": ""} for transfer in config["model"].get("init") or []]
-    kept["model"] = config["model"] | {"init": init}
+    model = {key: value for key, value in config["model"].items() if value != LATER_KEYS.get(key)}
+    kept["model"] = model | {"init": init}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
