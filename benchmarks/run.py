@@ -12,6 +12,7 @@ SUBJECTS = {
     "data": "random windows from a store beside a plain copy and MNE",
     "preprocess": "filtering and resampling beside MNE",
     "labram": "training steps of LaBraM beside the GEMM rate, a plain step and braindecode",
+    "signal_jepa": "training steps and memory of Signal-JEPA's encoder beside the stock one",
 }
 FEWEST_ROUNDS = 7
 ONE_THREAD = {

@@ -218,7 +218,7 @@ def fit_keys() -> str:
 def plain(value: Any) -> str:
     """A default as a YAML writes it."""
     if isinstance(value, tuple):
-        return str(list(value)).replace("'", "")
+        return str(list(value)).replace("'", "").replace("(", "[").replace(")", "]")
     if isinstance(value, bool):
         return str(value).lower()
     if hasattr(value, "class_path"):
