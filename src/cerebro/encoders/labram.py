@@ -1,6 +1,7 @@
 """LaBraM: temporal convolution per patch, channel and time embeddings, transformer."""
 
 import re
+from types import MappingProxyType
 
 import torch
 from einops import rearrange
@@ -51,6 +52,8 @@ class LaBraM(Encoder):
     ConfigError
         If patches do not divide the window, heads the width, or the window has more than ``max_patches``.
     """
+
+    channel_tables = MappingProxyType({"transformer.channel_embedding": 1})  # row 0 is the class token's
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from math import isfinite
+from types import MappingProxyType
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -54,6 +55,8 @@ class SignalJEPA(Encoder):
     ConfigError
         If the window is shorter than a token, a channel has no position, or sizes do not fit each other.
     """
+
+    channel_tables = MappingProxyType({"pos_encoder.pos_encoder_spat.weight": 0})
 
     def __init__(
         self,

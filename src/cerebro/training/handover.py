@@ -4,10 +4,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from cerebro.signal import SignalSpec
+from cerebro.training.channel_tables import tables_below
 from cerebro.training.checkpoint import (
     Checkpoint,
     Transfer,
     TransferReport,
+    check_same_channels,
+    check_same_rate,
     describe_new,
     new_tensors,
     transfer_weights,
@@ -40,6 +44,28 @@ def asked_transfers(phase: Phase, ckpt_path: Path | None, say: Callable[[str], N
         else:
             asked.append(replace(transfer, only=(phase.transfer,)))
     return asked
+
+
+def check_source(phase: Phase, transfer: Transfer, source: Checkpoint, signal: SignalSpec) -> None:
+    """Refuse a source at another rate, or of other channels where nobody says which weights depend on them.
+
+    Where the receiving encoder says so, and for files of other programs, `transfer_weights` minds the channels. An
+    adapted encoder takes over one that was trained on its target montage.
+
+    Raises
+    ------
+    CheckpointError
+        In one line.
+    """
+    check_same_rate(source, signal)
+    if source.foreign is not None:
+        return
+    is_adapted = transfer.take.startswith("encoder.")  # its tables are of a target montage, which no stamp names
+    if tables_below(phase, transfer.into) is not None and not is_adapted:
+        return
+    target = phase.encoder.signal
+    is_of_target = tuple(source.stamp.signal.get("channels", ())) == target.channels
+    check_same_channels(source, target if is_of_target else signal)
 
 
 def hand_over(
