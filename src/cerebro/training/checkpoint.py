@@ -282,7 +282,7 @@ def transfer_weights(phase: nn.Module, transfer: Transfer, source: Checkpoint) -
     what = f"{transfer.take or 'everything'} of phase {source.stamp.phase!r} -> {transfer.into}"
     if source.foreign is None:
         tables = tables_below(phase, transfer.into)
-        fitted = fit_channels(tables, taken, wanted, source.stamp.signal, transfer.rows, source.path)
+        fitted = fit_channels(tables, taken, wanted, table_signal(source), transfer.rows, source.path)
     else:
         signal = _signal_of(phase, target)
         asked = Request(taken, source.weights, source.foreign, source.path, target, signal, transfer.rows)
@@ -314,6 +314,11 @@ def transfer_weights(phase: nn.Module, transfer: Transfer, source: Checkpoint) -
         notes=fitted.lines,
         parts=count_parts(ours, theirs, taken),
     )
+
+
+def table_signal(source: Checkpoint) -> Mapping[str, Any]:
+    """Channels and positions that tables of a checkpoint are of; empty if they are of an adapter's target montage."""
+    return {} if any(name.startswith("encoder.adapter.") for name in source.weights) else source.stamp.signal
 
 
 def _signal_of(phase: nn.Module, target: nn.Module) -> SignalSpec:

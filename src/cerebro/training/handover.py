@@ -14,6 +14,7 @@ from cerebro.training.checkpoint import (
     check_same_rate,
     describe_new,
     new_tensors,
+    table_signal,
     transfer_weights,
 )
 from cerebro.training.parts import counted, written
@@ -60,8 +61,7 @@ def check_source(phase: Phase, transfer: Transfer, source: Checkpoint, signal: S
     check_same_rate(source, signal)
     if source.foreign is not None:
         return
-    is_adapted = transfer.take.startswith("encoder.")  # its tables are of a target montage, which no stamp names
-    if tables_below(phase, transfer.into) is not None and not is_adapted:
+    if tables_below(phase, transfer.into) is not None and table_signal(source):
         return
     target = phase.encoder.signal
     is_of_target = tuple(source.stamp.signal.get("channels", ())) == target.channels
