@@ -56,11 +56,6 @@ def fit_table(
     CheckpointError
         In one line: another rule, channels without a row, or rows of channels that nobody knows.
     """
-    if rows == "nearest":
-        raise CheckpointError(
-            f"{path} ({file.label()}): rows: nearest is for published LaBraM; write rows: interpolated or initial into "
-            "this entry of model.init."
-        )
     if rows == "initial":
         return None, ("channel rows: all start anew, as rows: initial says",)
     theirs, told = _electrodes(table, file)

@@ -27,12 +27,19 @@ def fit_weights(asked: Request) -> Fitted:
     """
     file, signal, path = asked.file, asked.signal, asked.path
     wanted = asked.target.state_dict()
+    if asked.rows == "nearest":
+        raise CheckpointError(
+            f"{path} ({file.label()}): rows: nearest is for published LaBraM; write rows: interpolated or initial into "
+            "this entry of model.init."
+        )
     lines = _checked_geometry(asked)
+    if asked.rows != "by_name" and not any(name.endswith(TABLE) for name in wanted):
+        lines.append(f"rows: {asked.rows} has no use here: no table of channels moves")
     fitted: dict[str, Tensor] = {}
     initial: tuple[str, ...] = ()
     for name, value in asked.taken.items():
         check_float32(name, value, path)
-        if name.endswith(TABLE):
+        if name.endswith(TABLE) and name in wanted:
             table, told = fit_table(value, file, signal, asked.rows, path)
             lines += told
             if table is None:
