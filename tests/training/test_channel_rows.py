@@ -14,6 +14,7 @@ from torch import Tensor
 from cerebro.encoders import LaBraM, SignalJEPA
 from cerebro.errors import CheckpointError
 from cerebro.montage import hbn_129, standard_1005
+from cerebro.nn.postnorm import PostNormDecoder
 from cerebro.objectives import Contrastive
 from cerebro.signal import SignalSpec
 from cerebro.training.channel_rows import interpolated_rows
@@ -74,7 +75,7 @@ def test_other_channels_are_refused_by_name_with_what_to_type() -> None:
     source, phase = trained(net(8)), phase_of(cap("Fp1", "Cz"))
     before = {name: value.clone() for name, value in phase.state_dict().items()}
     said = (
-        r"8 there, 2 in this store \(first difference: E1 there, Fp1 here; without a row there: Fp1, Cz\); nothing was "
+        r"8 there, 2 here \(first difference: E1 there, Fp1 here; without a row there: Fp1, Cz\); nothing was "
         r"loaded; write model.init: \[\{source: first.ckpt, rows: interpolated\}\] .* rows: initial"
     )
     with pytest.raises(CheckpointError, match=said):
@@ -92,7 +93,7 @@ def test_initial_keeps_the_table_as_it_starts_and_moves_the_rest() -> None:
     assert torch.equal(table_of(phase), start)
     name = "encoder.transformer.encoder.norm.weight"
     assert torch.equal(phase.state_dict()[name], source.weights[name])
-    assert report.parts["pos_encoder"] == {"moved": 0, "new": 1, "unused": 1}
+    assert report.components["pos_encoder"] == {"moved": 0, "new": 1, "unused": 1}
     assert report.notes == ("channel rows: all start anew, as rows: initial says",)
 
 
@@ -110,7 +111,7 @@ def test_interpolated_takes_rows_by_name_to_the_bit_and_others_between_neighbour
     told = r"channel rows: 1 of 4 channels interpolated from the 4 nearest of 62; distance to the nearest: median .* mm"
     assert report.notes[1].startswith(told.split(r".*")[0])
     assert report.notes[1].endswith("mm (FT7)")
-    assert report.parts["pos_encoder"] == {"moved": 1, "new": 0, "unused": 0}
+    assert report.components["pos_encoder"] == {"moved": 1, "new": 0, "unused": 0}
 
 
 def test_interpolation_weighs_by_the_inverse_square_of_the_distance_on_the_head() -> None:
@@ -197,6 +198,19 @@ def test_a_teacher_moves_by_the_same_rules() -> None:
     assert torch.equal(table_of(phase), weights[f"objective.teacher.{TABLE}"][[2, 0]])
 
 
+def test_a_predictor_moves_to_any_channels_and_a_head_does_not() -> None:
+    signal, other = cap("Fp1", "Cz", "O2"), cap("O2", "Fp1")
+    source, phase = trained(signal), phase_of(other)
+    phase.objective.predictor = PostNormDecoder(64, 1, 8, 16)
+    phase.objective.head = torch.nn.Linear(2, 1)
+    weights = {f"objective.{name}": torch.rand_like(value) for name, value in phase.objective.state_dict().items()}
+    source = replace(source, weights=source.weights | weights)
+    report = move(source, phase, take="objective.predictor", into="objective.predictor")
+    assert report.notes == ("other channels: 3 there, 2 here; nothing that moves depends on them",)
+    with pytest.raises(CheckpointError, match="was trained on other channels: 3 there, 2 in this store"):
+        move(source, phase, take="objective.head", into="objective.head")
+
+
 def test_labram_between_phases_keeps_the_row_of_the_class_token() -> None:
     keys = {"depth": 1}
     source, phase = trained(cap("Fp1", "Cz", "O2"), LaBraM, **keys), phase_of(cap("O2", "Fp1"), LaBraM, **keys)
@@ -270,7 +284,7 @@ def test_hbn_starts_from_published_rows_by_a_rule_only(published: Path) -> None:
     fresh = phase_of(net())
     report = load(fresh, published, rows="initial")
     assert torch.equal(table_of(fresh), start)
-    assert report.parts["pos_encoder"] == {"moved": 0, "new": 1, "unused": 1}
+    assert report.components["pos_encoder"] == {"moved": 0, "new": 1, "unused": 1}
     with pytest.raises(
         CheckpointError, match="rows: nearest is for published LaBraM; write rows: interpolated or init"
     ):
@@ -283,7 +297,13 @@ def test_published_weights_without_a_table_start_with_a_new_one(published: Path,
     phase = phase_of(net())
     with pytest.raises(CheckpointError, match="has no pos_encoder 1 tensors"):
         load(phase, tmp_path / "without-chans.pt")
-    assert load(phase, tmp_path / "without-chans.pt", rows="initial").parts["pos_encoder"]["new"] == 1
+    assert load(phase, tmp_path / "without-chans.pt", rows="initial").components["pos_encoder"]["new"] == 1
+
+
+def test_the_part_with_the_table_alone_goes_by_the_same_rules(published: Path) -> None:
+    phase, theirs = phase_of(cap("O2", "Cz")), read_source(published).weights[f"encoder.{TABLE}"]
+    load(phase, published, take="encoder.pos_encoder", into="encoder.pos_encoder")
+    assert torch.equal(table_of(phase), theirs[[PUBLISHED_CHANNELS.index("O2"), PUBLISHED_CHANNELS.index("Cz")]])
 
 
 def test_rows_of_channels_that_nobody_names_go_in_order_or_not_at_all(published: Path, tmp_path: Path) -> None:

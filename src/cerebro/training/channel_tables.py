@@ -36,18 +36,17 @@ class ChannelTables:
 
 
 def tables_below(phase: nn.Module, into: str) -> ChannelTables | None:
-    """Tables of the module ``into``; None where no encoder around it says which weights depend on channels."""
+    """Tables of the module ``into``; None where no module around it says by ``channel_tables`` which it has."""
     words = into.split(".")
     for n in range(len(words), 0, -1):
         module = phase.get_submodule(".".join(words[:n]))
-        if isinstance(module, Encoder) and module.channel_tables is not None:
+        tables: Mapping[str, int] | None = getattr(module, "channel_tables", None)
+        if tables is not None:
+            encoder = module if isinstance(module, Encoder) else phase.get_submodule("encoder")
+            assert isinstance(encoder, Encoder)
             below = "".join(f"{word}." for word in words[n:])
-            tables = {
-                name.removeprefix(below): before
-                for name, before in module.channel_tables.items()
-                if name.startswith(below)
-            }
-            return ChannelTables(tables, module.signal)
+            inside = {name.removeprefix(below): before for name, before in tables.items() if name.startswith(below)}
+            return ChannelTables(inside, encoder.signal)
     return None
 
 
@@ -135,7 +134,7 @@ def _other_channels(theirs: tuple[str, ...], signal: SignalSpec, path: Path) -> 
     lost = [name for name, row in zip(ours, same_names(ours, theirs), strict=True) if row is None]
     told = f"without a row there: {some(lost)}" if lost else "all of these have a row there"
     return CheckpointError(
-        f"{path} was trained on other channels: {len(theirs)} there, {len(ours)} in this store (first difference: "
+        f"{path} was trained on other channels: {len(theirs)} there, {len(ours)} here (first difference: "
         f"{first[0]} there, {first[1]} here; {told}); nothing was loaded; write model.init: [{{source: {path}, rows: "
         "interpolated}] for rows by name or between the nearest channels, rows: initial for a table that starts anew, "
         "or train this phase anew."

@@ -233,7 +233,9 @@ class TransferReport:
     moved: dict[str, tuple[int, ...]]  # name in this phase -> shape
     unused: dict[str, tuple[int, ...]]  # name in the source -> shape
     notes: tuple[str, ...] = ()  # what was made to fit, of weights from another program
-    parts: Counts = field(default_factory=dict)  # part -> tensors moved, new (as they started) and unused of the source
+    components: Counts = field(
+        default_factory=dict
+    )  # part -> tensors moved, new (as they started), unused of the source
 
     def plain(self) -> dict[str, Any]:
         """For run.json."""
@@ -249,11 +251,11 @@ class TransferReport:
 
     def part_lines(self) -> list[str]:
         """The parts of the module, a line each: tensors moved, new (as they started) and unused of the source."""
-        width = max(map(len, self.parts), default=0)
-        digits = max((len(str(n)) for counts in self.parts.values() for n in counts.values()), default=0)
+        width = max(map(len, self.components), default=0)
+        digits = max((len(str(n)) for counts in self.components.values() for n in counts.values()), default=0)
         return [
             f"{part:<{width}}  " + "  ".join(f"{n:>{digits}} {what}" for what, n in counts.items())
-            for part, counts in self.parts.items()
+            for part, counts in self.components.items()
         ]
 
 
@@ -312,7 +314,7 @@ def transfer_weights(phase: nn.Module, transfer: Transfer, source: Checkpoint) -
         }
         | ({} if source.foreign is None else source.foreign.without_place),
         notes=fitted.lines,
-        parts=count_parts(ours, theirs, taken),
+        components=count_parts(ours, theirs, taken),
     )
 
 

@@ -91,8 +91,10 @@ def _recounted(reports: list[TransferReport]) -> list[TransferReport]:
         others = counted(
             name.removeprefix(into) for name in filled if name.startswith(into) and name not in report.moved
         )
-        parts = {part: counts | {"new": counts["new"] - others.get(part, 0)} for part, counts in report.parts.items()}
-        result.append(replace(report, parts=parts))
+        parts = {
+            part: counts | {"new": counts["new"] - others.get(part, 0)} for part, counts in report.components.items()
+        }
+        result.append(replace(report, components=parts))
     return result
 
 

@@ -223,8 +223,8 @@ def test_all_of_a_file_into_convolutions_alone_says_what_to_type(
     with pytest.raises(CheckpointError, match=said):
         load(phase, path)
     report = load(phase, path, only=("feature_encoder",))
-    assert report.parts["feature_encoder"] == {"moved": 7, "new": 0, "unused": 0}
-    assert report.parts["transformer"] == {"moved": 0, "new": 0, "unused": 98}
+    assert report.components["feature_encoder"] == {"moved": 7, "new": 0, "unused": 0}
+    assert report.components["transformer"] == {"moved": 0, "new": 0, "unused": 98}
 
 
 def test_an_encoder_of_another_family_is_refused(

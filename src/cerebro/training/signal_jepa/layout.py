@@ -7,7 +7,8 @@
 
 from collections.abc import Collection
 
-TABLE = "pos_encoder.pos_encoder_spat.weight"
+ROWS = "pos_encoder_spat.weight"
+TABLE = f"pos_encoder.{ROWS}"
 SPATIAL = "objective.readout.spatial_weight"
 
 LABELS: dict[str, str] = {

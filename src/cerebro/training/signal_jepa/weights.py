@@ -12,7 +12,7 @@ from cerebro.nn.postnorm import PostNormEncoderLayer
 from cerebro.training.electrodes import some
 from cerebro.training.foreign_file import Fitted, Request, check_float32, refuse_differences, reshaped
 from cerebro.training.signal_jepa.channels import PUBLISHED_SFREQ, fit_table
-from cerebro.training.signal_jepa.layout import SPATIAL, TABLE
+from cerebro.training.signal_jepa.layout import ROWS, SPATIAL, TABLE
 
 PUBLISHED_HEADS = 8  # braindecode's default; tensors do not show it
 
@@ -33,13 +33,13 @@ def fit_weights(asked: Request) -> Fitted:
             "this entry of model.init."
         )
     lines = _checked_geometry(asked)
-    if asked.rows != "by_name" and not any(name.endswith(TABLE) for name in wanted):
+    if asked.rows != "by_name" and not any(name.endswith(ROWS) for name in wanted):
         lines.append(f"rows: {asked.rows} has no use here: no table of channels moves")
     fitted: dict[str, Tensor] = {}
     initial: tuple[str, ...] = ()
     for name, value in asked.taken.items():
         check_float32(name, value, path)
-        if name.endswith(TABLE) and name in wanted:
+        if name.endswith(ROWS) and name in wanted:
             table, told = fit_table(value, file, signal, asked.rows, path)
             lines += told
             if table is None:
@@ -50,7 +50,7 @@ def fit_weights(asked: Request) -> Fitted:
             lines.append(_spatial_line(asked, value))
         fitted[name] = reshaped(value, wanted.get(name))
     if asked.rows == "initial":
-        initial = tuple(name for name in wanted if name.endswith(TABLE))
+        initial = tuple(name for name in wanted if name.endswith(ROWS))
     if fitted and not any(value.any() for value in fitted.values()):
         raise CheckpointError(
             f"{path} has zeros in these places, as cerebro writes them where a phase has no predictor; nothing was "
