@@ -28,7 +28,7 @@ def pad() -> Callable[[EEGBatch], EEGBatch]:
 
     def padded(batch: EEGBatch) -> EEGBatch:
         n, c, t = batch.eeg.shape
-        eeg = torch.full((n, c + 2, t + 100), 37.0)
+        eeg = 37 * torch.randn(n, c + 2, t + 100, generator=torch.Generator().manual_seed(1))
         eeg[:, :c, :t] = batch.eeg
         channel = torch.cat([batch.channel, torch.full((n, 2), -1)], dim=1)
         return replace(batch, eeg=eeg, channel=channel, is_padded=True)

@@ -12,7 +12,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import cerebro.objectives  # registers every objective
 from cerebro.encoders.base import Encoder
 from cerebro.encoders.labram import LaBraM
-from cerebro.objectives import VQNSP, Contrastive, FrozenTokenizer, MaskedCodes, Objective, Supervised, WeightedSum
+from cerebro.objectives import (
+    JEPA,
+    VQNSP,
+    BlockMask,
+    Contrastive,
+    DiskMask,
+    FrozenTokenizer,
+    MaskedCodes,
+    Objective,
+    Supervised,
+    WeightedSum,
+)
 from cerebro.readouts import LinearReadout, MLPReadout
 from cerebro.signal import EEGBatch, SignalSpec
 
@@ -41,8 +52,17 @@ def weighted_sum(encoder: Encoder, signal: SignalSpec) -> WeightedSum:
     return WeightedSum(encoder, signal, {"codes": masked_codes, "trait": trait}, {"codes": 1.0, "trait": 0.15})
 
 
+def jepa(encoder: Encoder, signal: SignalSpec) -> JEPA:
+    return of_jepa(encoder, signal, lambda s, n: BlockMask(s, n, "spatial", ratio=0.5))
+
+
+def of_jepa(encoder: Encoder, signal: SignalSpec, mask: Callable[[SignalSpec, int], Any]) -> JEPA:
+    return JEPA(encoder, signal, mask, 1, 2, 32, momentum=(0.9, 0.99), teacher_layers=1)
+
+
 Build = Callable[[Encoder, SignalSpec], Objective]
 EXAMPLES: dict[str, list[Build]] = {
+    "JEPA": [jepa, lambda e, s: of_jepa(e, s, lambda s, n: DiskMask(s, n, "80%"))],
     "VQNSP": [vqnsp, lambda e, s: VQNSP(e, s, 32, 8, decoder_depth=1, decoder_heads=2, targets="sincos")],
     "MaskedCodes": [masked_codes, lambda e, s: MaskedCodes(e, s, masked_codes_tokenizer, 0.3, symmetric=False)],
     "Contrastive": [Contrastive, lambda e, s: Contrastive(e, s, learnable=True)],

@@ -1,6 +1,7 @@
 """What every readout promises."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,20 +10,38 @@ import torch
 import cerebro.readouts  # registers every readout
 from cerebro.encoders.base import Encoder
 from cerebro.encoders.labram import LaBraM
-from cerebro.readouts import LinearReadout, MLPReadout, Readout
+from cerebro.encoders.signal_jepa import SignalJEPA
+from cerebro.readouts import Contextual, LinearReadout, MLPReadout, PostLocal, PreLocal, Readout
 from cerebro.signal import SignalSpec
 
 EXAMPLES: dict[str, Callable[[Encoder, SignalSpec, int], Readout]] = {
+    "Contextual": Contextual,
     "LinearReadout": LinearReadout,
     "MLPReadout": MLPReadout,
+    "PostLocal": PostLocal,
+    "PreLocal": PreLocal,
 }
+
+
+def labram(signal: SignalSpec) -> Encoder:
+    return LaBraM(signal, conv_channels=2, depth=1, n_heads=2)
+
+
+def convolutions(signal: SignalSpec) -> Encoder:  # short tokens, so that a toy window has several
+    return SignalJEPA(signal, conv_layers=((8, 16, 8), (16, 8, 8)), depth=0)
+
+
+ENCODERS: dict[str, Callable[[SignalSpec], Encoder]] = {
+    "PostLocal": convolutions,
+    "PreLocal": convolutions,
+}  # or LaBraM
 FINAL = [cls for cls in Readout.__subclasses__() if cls.__module__.startswith("cerebro.")]
 
 
 @pytest.fixture(params=FINAL, ids=lambda cls: cls.__name__)
 def built(request: pytest.FixtureRequest, example_of: Any, toy_signal: SignalSpec) -> tuple[Encoder, Readout]:
     torch.manual_seed(0)
-    encoder = LaBraM(toy_signal, conv_channels=2, depth=1, n_heads=2)
+    encoder = ENCODERS.get(request.param.__name__, labram)(toy_signal)
     return encoder, example_of(EXAMPLES, request.param)(encoder, toy_signal, 3)
 
 
@@ -59,6 +78,16 @@ def test_padding_changes_nothing(built: tuple[Encoder, Readout], toy_eeg: Any, p
     batch = toy_eeg(4)
     with torch.no_grad():
         torch.testing.assert_close(readout(encoder, pad(batch)), readout(encoder, batch), rtol=1e-4, atol=1e-5)
+
+
+def test_the_order_of_channels_does_not_matter(built: tuple[Encoder, Readout], toy_eeg: Any) -> None:
+    encoder, readout = built
+    encoder.eval()
+    readout.eval()
+    batch, order = toy_eeg(4), torch.tensor([4, 2, 0, 5, 1, 3])
+    shuffled = replace(batch, eeg=batch.eeg[:, order], channel=batch.channel[:, order])
+    with torch.no_grad():
+        torch.testing.assert_close(readout(encoder, shuffled), readout(encoder, batch), rtol=1e-4, atol=1e-5)
 
 
 def test_the_encoder_is_not_registered(built: tuple[Encoder, Readout]) -> None:

@@ -72,11 +72,13 @@ def test_references_inside_figures_point_at_something(page):
 
 def test_every_section_is_there_with_its_figure(page):
     for title in (
-        "Scores", "What each phase brought", "Who was tested", "Learning curves", "What the codes keep",
-        "Similarity of pairs", "Predictions", "Data", "Reproduce",
+        "Scores", "What each phase brought", "How soon", "Who was tested", "Learning curves", "What the codes keep",
+        "What hidden tokens tell", "Similarity of pairs", "Predictions", "Data", "Reproduce",
     ):  # fmt: skip
         assert f"{title}</h2>" in page
-    assert page.count("<svg") >= 3 + 3 + 1 + 3 + 1 + 2
+    assert page.count("<svg") >= 3 + 3 + 1 + 3 + 2 + 1 + 2
+    assert 'train/jepa/effective rank</td><td class="number">17.2</td>' in page
+    assert "160 <small>24 s</small>" in page
     assert "nan" not in re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL).lower()
 
 

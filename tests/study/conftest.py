@@ -117,6 +117,8 @@ class FakeCerebro:
             }
             for epoch in range(8)
         ]
+        if name == "pretrain":
+            rows = [{**row, "train/jepa/feature_variance": 0.018, "train/jepa/effective_rank": 17.25} for row in rows]
         if name == "tokenizer":
             rows = [{**row, "val/perplexity": 20.0 + row["epoch"]} for row in rows]
         (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -192,6 +194,7 @@ def showcase(name):
     elif name == "pretrain":
         arrays["accuracy_by_channel"] = 0.2 + positions[:, 1]
         arrays["accuracy_by_patch"] = np.array([0.2, 0.25])
+        arrays["jepa/error_by_channel"] = np.where(np.arange(n_channels) == 3, np.nan, 0.4 + positions[:, 0])
     return arrays
 
 

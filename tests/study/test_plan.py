@@ -92,6 +92,17 @@ def test_entries_of_the_config_keep_their_other_fields(plan):
     assert transfers(full["contrastive"])[0]["into"] == "encoder"
 
 
+def test_a_variant_may_take_another_config_for_a_phase(plan, write_recipe):
+    other = {"config": {"challenge1": "../configs/challenge2.yaml"}, "set": {"challenge1": {"trainer.max_epochs": 5}}}
+    path = write_recipe(ablations={"other": other}, gains=None)
+    planned = plan_study(read_recipe(path), Path("runs/tiny"))
+    (run,) = [run for run in planned.runs if run.variants == ("other",)]
+    assert (run.phase, run.fit[3]) == ("challenge1", "configs/challenge2.yaml")
+    assert run.fit[run.fit.index("--trainer.max_epochs") + 1] == "5"
+    full = next(run for run in planned.runs if run.phase == "challenge1" and "full" in run.variants)
+    assert full.fit[3] == "configs/challenge1.yaml"
+
+
 def test_an_ablation_keeps_the_tokenizer_of_a_phase_that_it_keeps(plan):
     made = plan(ablations={"short": {"only": ["pretrain", "challenge1"]}}, gains=None)
     assert list(runs_of(made, "short")) == ["tokenizer", "pretrain", "challenge1"]

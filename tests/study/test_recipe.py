@@ -58,6 +58,8 @@ PHASES = {"a": {"config": "../configs/tokenizer.yaml"}, "b": {"config": "../conf
         ({"ablations": {"x": {"drop": ["contrast"]}}}, "unknown phase 'contrast'"),
         ({"ablations": {"x": {"drop": ["tokenizer"]}}}, "'pretrain', which needs it"),
         ({"ablations": {"x": {}}}, "empty"),
+        ({"ablations": {"x": {"config": {"challenge1": "nowhere.yaml"}}}}, "config.challenge1: recipes/nowhere.yaml"),
+        ({"ablations": {"x": {"only": ["challenge1"], "config": {"pretrain": "a.yaml"}}}}, "config changes 'pretrain'"),
         ({"ablations": {"full": {"drop": ["contrastive"]}}}, "taken"),
         ({"ablations": {"x": {"drop": ["contrastive"], "only": ["challenge1"]}}}, "both drop and only"),
         ({"ablations": {"x": {"only": ["challenge1"], "set": {"pretrain": {"a": 1}}}}}, "leaves out"),

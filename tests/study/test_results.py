@@ -6,6 +6,7 @@ import pytest
 
 from cerebro.errors import DataError
 from cerebro.metrics.regression import nrmse
+from cerebro.study.convergence import convergence
 from cerebro.study.execute import run_plan
 from cerebro.study.plan import plan_study
 from cerebro.study.recipe import read_recipe
@@ -27,8 +28,24 @@ def test_results_follow_the_fixed_schema(study_folder):
     assert full["train_seconds"] == 5 * 12.5
     assert results["variants"]["supervised"]["train_seconds"] == 2 * 12.5
     assert full["peak_memory_mb"] == 512.0
+    assert full["convergence"] == {phase: {"steps": 160.0, "seconds": 24.0} for phase in ("challenge1", "challenge2")}
     assert results["baselines"]["constant"]["p_factor"]["nrmse"]["mean"] >= 1
     assert results["references"]["p_factor"] == {"oracle": 0.3, "reference": 0.6}
+
+
+def test_a_variant_has_converged_where_it_first_comes_within_a_percent_of_its_best(tmp_path):
+    study = {
+        "final_phases": ["challenge1"],
+        "chains": [{"variant": "full", "runs": {"pretrain": "p", "challenge1": str(seed)}} for seed in (0, 1)],
+    }
+    for seed, values in enumerate(([1.0, 0.905, 0.9, 0.95], [0.9, 0.6, None, 0.601])):
+        (tmp_path / str(seed)).mkdir()
+        rows = [{"step": 10 * (i + 1), "seconds": 2.0, "val/nrmse_x": value} for i, value in enumerate(values)]
+        (tmp_path / str(seed) / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        best = {"metric": "val/nrmse_x", "value": min(value for value in values if value), "epoch": 2}
+        (tmp_path / str(seed) / "run.json").write_text(json.dumps({"best": best}))
+    assert convergence(study, tmp_path, "full") == {"challenge1": {"steps": 20.0, "seconds": 4.0}}
+    assert convergence(study, tmp_path, "other") == {}
 
 
 def test_references_are_those_of_the_release_that_was_held_out(tmp_path):

@@ -23,7 +23,7 @@ from cerebro.errors import ConfigError
 from cerebro.objectives import Objective
 from cerebro.readouts import Readout
 from cerebro.signal import SignalSpec
-from cerebro.training.health import NonFiniteLoss
+from cerebro.training.health import Collapsed, NonFiniteLoss
 from cerebro.training.keep import Interrupted
 from cerebro.training.keys import ProbeKeys, RunKeys, TrainerKeys
 from cerebro.training.phase import Phase
@@ -61,7 +61,7 @@ class _Asked:
 
 
 def fit(argv: list[str]) -> int:
-    """Train one phase; exit code 1 if its loss stopped being finite, 130 or 143 if a signal ended it."""
+    """Train one phase; exit code 1 if its loss is not finite or it collapsed, 130 or 143 on a signal."""
     asked = _ask("fit", argv)
     parsed = asked.config
     keys = RunKeys(
@@ -79,7 +79,7 @@ def fit(argv: list[str]) -> int:
     build, data, trainer = _parts(asked)
     try:
         result = fit_phase(build, data, trainer, keys, asked.resolved, _given(parsed.ckpt_path), _say)
-    except NonFiniteLoss as error:
+    except (NonFiniteLoss, Collapsed) as error:
         print(f"cerebro: {error}", file=sys.stderr)
         return 1
     except Interrupted as error:

@@ -28,6 +28,7 @@ class Encoder(nn.Module, ABC):
     patch_samples: int
     patch_stride: int
     n_layers: int
+    local_parts: tuple[str, ...] = ()  # modules and parameters that only ``embed`` and masking use
 
     def __init__(self, signal: SignalSpec) -> None:
         super().__init__()

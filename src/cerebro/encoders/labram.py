@@ -53,6 +53,7 @@ class LaBraM(Encoder):
         If patches do not divide the window, heads the width, or the window has more than ``max_patches``.
     """
 
+    local_parts = ("patch", "mask_token")
     channel_tables = MappingProxyType({"transformer.channel_embedding": 1})  # row 0 is the class token's
 
     def __init__(
@@ -111,6 +112,23 @@ class LaBraM(Encoder):
         valid = self._padding(batch)
         tokens: Tensor = self.patch(patches, None if valid is None else valid.flatten(1, 2))
         return tokens.view(len(batch), -1, n_patches, self.d_model)
+
+    def positions(self, batch: EEGBatch) -> Float[Tensor, "B C N D"]:
+        """Channel and time embeddings."""
+        embeddings: Tensor = self.transformer.positions(batch.channel, self.n_patches(batch.eeg.shape[-1]))
+        return embeddings
+
+    def contextualise(
+        self, placed: Float[Tensor, "B M D"], valid: Bool[Tensor, "B M"] | None = None
+    ) -> Float[Tensor, "B M D"]:
+        """The transformer on any tokens that have their positions; its class token has row 0 of the channels."""
+        return self.transformer.layers(placed, valid)[-1]
+
+    def last_layers(
+        self, placed: Float[Tensor, "B M D"], n_last: int, valid: Bool[Tensor, "B M"] | None = None
+    ) -> list[Float[Tensor, "B M D"]]:
+        """Tokens after each of the last blocks."""
+        return self.transformer.layers(placed, valid)[-n_last:]
 
     def mix(
         self, tokens: Float[Tensor, "B C N D"], batch: EEGBatch, hidden: Bool[Tensor, "B C N"] | None = None

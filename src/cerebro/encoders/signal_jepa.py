@@ -56,6 +56,7 @@ class SignalJEPA(Encoder):
         If the window is shorter than a token, a channel has no position, or sizes do not fit each other.
     """
 
+    local_parts = ("feature_encoder",)
     channel_tables = MappingProxyType({"pos_encoder.pos_encoder_spat.weight": 0})
 
     def __init__(

@@ -76,6 +76,24 @@ class TokenTransformer(nn.Module):
                 block.attn.proj.weight.div_(math.sqrt(2 * (i + 1)))
                 block.fc2.weight.div_(math.sqrt(2 * (i + 1)))
 
+    def positions(self, channel: Int64[Tensor, "B C"], n_patches: int) -> Float[Tensor, "B C N D"]:
+        """Channel and time embeddings of ``n_patches`` tokens of each channel; padding gets the class token's."""
+        # F.embedding, not an index: its gradient is summed in a fixed order on any number of threads
+        return F.embedding(channel + 1, self.channel_embedding)[:, :, None] + self.time_embedding[:n_patches]
+
+    def layers(
+        self, placed: Float[Tensor, "B M D"], valid: Bool[Tensor, "B M"] | None = None
+    ) -> list[Float[Tensor, "B M D"]]:
+        """Any tokens that have their positions, after each block; the class token has its own position."""
+        first = (self.class_token + self.channel_embedding[0]).expand(len(placed), 1, -1).to(placed.dtype)
+        x = torch.cat([first, placed], dim=1)
+        with_first = None if valid is None else torch.cat([valid.new_ones(len(valid), 1), valid], dim=1)
+        found = []
+        for block in self.blocks:
+            x = block(x, with_first)
+            found.append(x[:, 1:])
+        return found
+
     def forward(
         self,
         tokens: Float[Tensor, "B C N D"],

@@ -101,6 +101,10 @@ class Objective(nn.Module, ABC):
         """Lines for the user after an epoch of ``n_batches``, from the means of the parts of its training loss."""
         return []
 
+    def collapse(self, means: Mapping[str, float]) -> str:
+        """Why training is dead, from the means of the parts of its loss over an epoch; empty if it lives."""
+        return ""
+
     def showcase(self, encoder: Encoder, batch: EEGBatch) -> Mapping[str, Tensor]:
         """Arrays for the report from one validation batch, by name; {} if there is nothing to show."""
         return {}

@@ -101,13 +101,12 @@ class WeightedSum(Objective):
 
     def remarks(self, means: Mapping[str, float], n_batches: int) -> list[str]:
         """Lines of all terms, each with its name."""
-        found = []
-        for name, term in self._terms():
-            mine = {
-                part.removeprefix(f"{name}/"): value for part, value in means.items() if part.startswith(f"{name}/")
-            }
-            found += [f"{name}: {line}" for line in term.remarks(mine, n_batches)]
-        return found
+        return [f"{name}: {line}" for name, term in self._terms() for line in term.remarks(_of(name, means), n_batches)]
+
+    def collapse(self, means: Mapping[str, float]) -> str:
+        """Of the first term that is dead."""
+        found = ((name, term.collapse(_of(name, means))) for name, term in self._terms())
+        return next((f"{name}: {line}" for name, line in found if line), "")
 
     def showcase(self, encoder: Encoder, batch: EEGBatch) -> Mapping[str, Tensor]:
         """Arrays of all terms, as ``term/array``."""
@@ -119,3 +118,8 @@ class WeightedSum(Objective):
 
     def _terms(self) -> list[tuple[str, Objective]]:
         return [(name, term) for name, term in self.terms.items() if isinstance(term, Objective)]
+
+
+def _of(name: str, means: Mapping[str, float]) -> dict[str, float]:
+    """Means of the parts of one term."""
+    return {part.removeprefix(f"{name}/"): value for part, value in means.items() if part.startswith(f"{name}/")}

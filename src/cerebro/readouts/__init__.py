@@ -3,5 +3,6 @@
 from cerebro.readouts.base import Readout
 from cerebro.readouts.linear import LinearReadout
 from cerebro.readouts.mlp import MLPReadout
+from cerebro.readouts.signal_jepa import Contextual, PostLocal, PreLocal
 
-__all__ = ["LinearReadout", "MLPReadout", "Readout"]
+__all__ = ["Contextual", "LinearReadout", "MLPReadout", "PostLocal", "PreLocal", "Readout"]

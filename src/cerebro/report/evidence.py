@@ -95,6 +95,14 @@ class Evidence:
                 return run
         return None
 
+    def example_of_term(self, array: str) -> tuple[RunEvidence, str] | None:
+        """The same for ``array`` or, of a term of a sum, ``term/array``; gives its full name as well."""
+        for run in self.runs:
+            names = [name for name in run.showcase if name.rpartition("/")[2] == array]
+            if self.first_variant in run.variants and names:
+                return run, names[0]
+        return None
+
     def overlap(self) -> tuple[list[str], list[str], list[str]]:
         """Participants trained on, selected on and tested on in any run with one fold; sorted."""
         train = {name for run in self.runs for name in run.record["participants"]["train"]}

@@ -10,15 +10,17 @@ from cerebro.files import write_atomically
 from cerebro.report.background import curves, data, participants, reproduce
 from cerebro.report.evidence import Evidence, gather
 from cerebro.report.html import tag
-from cerebro.report.outcome import gains, predictions, scores, summary
-from cerebro.report.representation import films, pairs, probes, tokenizer
+from cerebro.report.outcome import convergence, gains, predictions, scores, summary
+from cerebro.report.representation import films, masked, pairs, probes, tokenizer
 
 SECTIONS: tuple[tuple[str, Callable[[Evidence], str]], ...] = (
     ("Scores", scores),
     ("What each phase brought", gains),
+    ("How soon", convergence),
     ("Who was tested", participants),
     ("Learning curves", curves),
     ("What the codes keep", tokenizer),
+    ("What hidden tokens tell", masked),
     ("Similarity of pairs", pairs),
     ("What people share in a film", films),
     ("What the encoder knows", probes),

@@ -52,6 +52,52 @@ def tokenizer(evidence: Evidence) -> str:
     return made + tag("div", small, class_="figures")
 
 
+MASKED = {
+    "error_by_channel": "Mean absolute difference of hidden tokens as predicted and as the teacher has them (standard "
+    "deviation 1), by electrode, in one validation batch; nose up.",
+    "accuracy_by_channel": "Share of hidden patches whose code was found, by electrode, in one validation batch; nose "
+    "up.",
+}
+
+
+def masked(evidence: Evidence) -> str:
+    """Where on the head hidden tokens are hard to predict, and whether the teacher still tells windows apart."""
+    maps, watch = "", ""
+    for array, caption in MASKED.items():
+        found = evidence.example_of_term(array)
+        if found is None:
+            continue
+        run, name = found
+        values = np.asarray(run.showcase[name], np.float64)
+        positions = np.asarray(run.showcase["positions"], np.float64)
+        if (np.isfinite(values) & np.isfinite(positions).all(axis=1)).sum() >= 4:
+            label = array.removesuffix("_by_channel")
+            maps += figure(figures.scalp_map(values, positions, label), f"{caption} Phase {run.phase}.")
+        watch = watch or _watch(run)
+    return tag("div", maps, class_="figures") + watch if maps else ""
+
+
+def _watch(run: RunEvidence) -> str:
+    """First and last epoch of what tells a collapse; empty where it was not measured."""
+    keys = [
+        key for key in (run.history[0] if run.history else {}) if key.endswith(("feature_variance", "effective_rank"))
+    ]
+    if not keys:
+        return ""
+    rows = [
+        ("", [escape(key.replace("_", " ")), *(f"{row[key]:.3g}" for row in (run.history[0], run.history[-1]))])
+        for key in keys
+        if run.history[0].get(key) is not None and run.history[-1].get(key) is not None
+    ]
+    note = (
+        "Variance of a target over windows (of 1, the rest is place and time) and effective rank of these variations: "
+        "near 0 and 1 a run is dead."
+    )
+    return table(["teacher", "first epoch", f"epoch {run.history[-1]['epoch'] + 1}"], rows, numbers=(1, 2)) + tag(
+        "p", note, class_="note"
+    )
+
+
 def pairs(evidence: Evidence) -> str:
     """Similarity of people who saw the same moment of a film."""
     run = evidence.example("similarity_positive")

@@ -107,7 +107,9 @@ def plan_study(
     for name in variants:
         if name not in recipe.variants:
             raise ConfigError(f"--variant {name} is not in {recipe.path}; choose from {', '.join(recipe.variants)}.")
-    configs = {name: load_config(phase.config) for name, phase in recipe.phases.items()}
+    paths = {phase.config for phase in recipe.phases.values()}
+    paths.update(path for ablation in recipe.variants.values() for path in ablation.configs.values())
+    configs = {path: load_config(path) for path in paths}
     planner = _Planner(recipe, out, configs, data_hash, code_version, weights_hash)
     chosen = [name for name in recipe.variants if name in variants or not variants]
     chains = [
@@ -146,7 +148,7 @@ class _Planner:
         self,
         recipe: Recipe,
         out: Path,
-        configs: Mapping[str, dict[str, Any]],
+        configs: Mapping[Path, dict[str, Any]],
         data_hash: Callable[[Path], str],
         code_version: str,
         weights_hash: Callable[[Path], str],
@@ -165,6 +167,7 @@ class _Planner:
         runs: dict[str, str] = {}
         for name in self._needed(ablation.kept):
             phase = self.recipe.phases[name]
+            phase = replace(phase, config=ablation.configs.get(name, phase.config))
             init = self._standing(phase.init, ablation.kept)
             overrides = {**dict(phase.overrides), **dict(ablation.overrides.get(name, {}))}
             runs[name] = self._run(phase, runs.get(init, ""), runs.get(phase.tokenizer, ""), overrides, seed, fold)
@@ -196,7 +199,7 @@ class _Planner:
     def _run(
         self, phase: PhaseEntry, init: str, tokenizer: str, overrides: Mapping[str, Any], seed: int, fold: int
     ) -> str:
-        config = deepcopy(self.configs[phase.name])
+        config = deepcopy(self.configs[phase.config])
         split = "data.split.init_args" if "class_path" in config["data"].get("split", {}) else "data.split"
         if self.recipe.n_folds > 1:
             overrides = {f"{split}.n_folds": self.recipe.n_folds, f"{split}.fold": fold, **overrides}

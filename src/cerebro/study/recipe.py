@@ -50,6 +50,7 @@ class Ablation:
 
     kept: tuple[str, ...]
     overrides: Mapping[str, Mapping[str, Any]]  # phase -> dotted key -> value
+    configs: Mapping[str, Path] = field(default_factory=dict)  # phase -> config in place of the recipe's
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def read_recipe(path: Path) -> Recipe:
     for name, entry in _mapping(f"{where}: ablations", content.get("ablations", {})).items():
         if name in variants:
             raise ConfigError(f"{where}: the ablation name {name!r} is taken; choose another name.")
-        variants[name] = _read_ablation(f"{where}: ablations.{name}", entry, phases)
+        variants[name] = _read_ablation(f"{where}: ablations.{name}", entry, phases, path.parent)
     for name, entry in _mapping(f"{where}: sweeps", content.get("sweeps", {})).items():
         variants.update(_read_sweep(f"{where}: sweeps.{name}", name, entry, phases))
     commands, cohort = _read_data(where, content.get("data", {}), path.parent)
@@ -166,16 +167,12 @@ def _read_phases(where: str, content: Any, folder: Path) -> dict[str, PhaseEntry
         for key in ("init", "tokenizer"):
             if key in entry:
                 _check_phase(f"{place}.{key}", entry[key], entries)
-        config = folder / str(entry["config"])
-        if not config.is_file():
-            raise ConfigError(
-                f"{place}.config: {normpath(config)} not found; paths of configs are relative to the recipe."
-            )
+        _read_config(f"{place}.config", entry["config"], folder)
     ordered: dict[str, PhaseEntry] = {}
     for name in _needed_first(where, entries):
         entry = entries[name]
         overrides = _mapping(f"{where}: phases.{name}.set", entry.get("set", {}))
-        config = Path(normpath(folder / str(entry["config"])))
+        config = _read_config(f"{where}: phases.{name}.config", entry["config"], folder)
         ordered[name] = PhaseEntry(name, config, entry.get("init", ""), entry.get("tokenizer", ""), overrides)
     return ordered
 
@@ -199,10 +196,17 @@ def _needed_first(where: str, entries: Mapping[str, Mapping[str, Any]]) -> list[
     return ordered
 
 
-def _read_ablation(where: str, content: Any, phases: Mapping[str, PhaseEntry]) -> Ablation:
-    _check_keys(where, content, ("drop", "only", "set"))
+def _read_config(where: str, name: Any, folder: Path) -> Path:
+    config = Path(normpath(folder / str(name)))
+    if not config.is_file():
+        raise ConfigError(f"{where}: {config} not found; paths of configs are relative to the recipe.")
+    return config
+
+
+def _read_ablation(where: str, content: Any, phases: Mapping[str, PhaseEntry], folder: Path) -> Ablation:
+    _check_keys(where, content, ("drop", "only", "set", "config"))
     if not content:
-        raise ConfigError(f"{where} is empty; say what it drops, keeps (only) or sets.")
+        raise ConfigError(f"{where} is empty; say what it drops, keeps (only), sets, or which config it takes.")
     if "drop" in content and "only" in content:
         raise ConfigError(f"{where} has both drop and only; keep one of the two.")
     for key in ("drop", "only"):
@@ -215,13 +219,16 @@ def _read_ablation(where: str, content: Any, phases: Mapping[str, PhaseEntry]) -
             raise ConfigError(f"{where}.drop takes {tokenizer!r} from {name!r}, which needs it; drop {name!r} too.")
         if tokenizer:
             kept.add(tokenizer)
-    overrides: dict[str, Mapping[str, Any]] = {}
-    for name, entry in _mapping(f"{where}.set", content.get("set", {})).items():
-        _check_phase(f"{where}.set", name, phases)
+    changed = {key: _mapping(f"{where}.{key}", content.get(key, {})) for key in ("set", "config")}
+    for key, name in ((key, name) for key, entries in changed.items() for name in entries):
+        _check_phase(f"{where}.{key}", name, phases)
         if name not in kept:
-            raise ConfigError(f"{where}.set changes {name!r}, which this ablation leaves out; take one of them away.")
-        overrides[name] = _mapping(f"{where}.set.{name}", entry)
-    return Ablation(tuple(name for name in phases if name in kept), overrides)
+            raise ConfigError(f"{where}.{key} changes {name!r}, which this ablation leaves out; take one of them away.")
+    return Ablation(
+        tuple(name for name in phases if name in kept),
+        {name: _mapping(f"{where}.set.{name}", entry) for name, entry in changed["set"].items()},
+        {name: _read_config(f"{where}.config.{name}", entry, folder) for name, entry in changed["config"].items()},
+    )
 
 
 def _read_sweep(where: str, sweep: str, content: Any, phases: Mapping[str, PhaseEntry]) -> dict[str, Ablation]:
@@ -252,9 +259,7 @@ def _read_data(where: str, content: Any, folder: Path) -> tuple[tuple[tuple[str,
     for entry in steps if isinstance(steps, list) else [steps]:
         place = f"{where}: data.prepare"
         _check_keys(place, entry, ("config", "store"), required=("config", "store"))
-        config = Path(normpath(folder / str(entry["config"])))
-        if not config.is_file():
-            raise ConfigError(f"{place}.config: {config} not found; paths of configs are relative to the recipe.")
+        config = _read_config(f"{place}.config", entry["config"], folder)
         commands.append(("cerebro", "prepare", str(config), "--out", str(entry["store"])))
     return tuple(commands), cohort
 

@@ -10,6 +10,7 @@ from cerebro.errors import DataError
 from cerebro.files import read_json, write_json
 from cerebro.metrics.challenge import competition_score
 from cerebro.study.baselines import baseline_path, baseline_runs
+from cerebro.study.convergence import convergence
 from cerebro.study.scores import Predictions, Table, estimate_entry, gain_entry, pool, read_predictions
 
 SCORE_PHASES = ("challenge1", "challenge2")  # the competition score is made of the targets of these two phases
@@ -100,7 +101,12 @@ def make_results(folder: Path, n_resamples: int = 2000, seed: int = 0) -> dict[s
         "score_targets": list(pair),
         "references": references,
         "variants": {
-            name: {**_model_entry(table, name, pair), **variant_cost(study, folder, name)} for name in variants
+            name: {
+                **_model_entry(table, name, pair),
+                **variant_cost(study, folder, name),
+                "convergence": convergence(study, folder, name),
+            }
+            for name in variants
         },
         "baselines": {name: _model_entry(table, name, pair) for name in baselines},
         "gains": {

@@ -37,7 +37,9 @@ def results_table(results: Mapping[str, Any]) -> str:
         f"({results['n_resamples']} draws); {notes}"
     )
     shared = f"{len(results['phases'])} phase runs, {n_shared} of them shared between variants"
-    return "\n".join([title, "", *_aligned(rows), "", *_gain_lines(results, targets), "", shared])
+    return "\n".join(
+        [title, "", *_aligned(rows), "", *_gain_lines(results, targets), "", *_convergence_lines(results), shared]
+    )
 
 
 def _reference_rows(results: Mapping[str, Any], targets: Sequence[str]) -> list[list[str]]:
@@ -59,6 +61,18 @@ def _gain_lines(results: Mapping[str, Any], targets: Sequence[str]) -> list[str]
                 rows.append([f"{pair}, {target}", _percent_interval(entry[target]["gain"]), of_gap])
     note = "gain (S_B - S_A) / S_B of A over B, paired over participants (balanced error for classes):"
     return [note, *_aligned(rows)] if rows else []
+
+
+def _convergence_lines(results: Mapping[str, Any]) -> list[str]:
+    found = {name: model.get("convergence", {}) for name, model in results["variants"].items()}
+    phases = list(dict.fromkeys(phase for entry in found.values() for phase in entry))
+    if not phases:
+        return []
+    rows = [["", *phases]]
+    for name, entry in found.items():
+        cells = [f"{entry[p]['steps']:,.0f} ({entry[p]['seconds']:,.0f} s)" if p in entry else "" for p in phases]
+        rows.append([name, *cells])
+    return ["steps until validation came within 1 % of the best of its run:", *_aligned(rows), ""]
 
 
 def _estimate(entry: Mapping[str, Any] | None) -> str:

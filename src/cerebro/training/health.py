@@ -29,6 +29,10 @@ class NonFiniteLoss(Exception):
         )
 
 
+class Collapsed(Exception):
+    """Training is dead: what it learns no longer tells windows apart; the message is one line."""
+
+
 class Watch:
     """Watches scalars without stalling an accelerator: on a CPU at once, elsewhere one step later.
 

@@ -25,6 +25,7 @@ from cerebro.files import write_atomically
 from cerebro.signal import RawBatch
 from cerebro.training.checkpoint import STAMP, Stamp, weights_sha256
 from cerebro.training.evaluate import Evaluation, evaluate
+from cerebro.training.health import Collapsed
 from cerebro.training.phase import Phase
 
 
@@ -242,6 +243,8 @@ class Keeper(Callback):
         means = phase.means.take()
         for line in phase.objective.remarks(means, len(self.train)):
             self.say(line)
+        if why := phase.objective.collapse(means):  # before a checkpoint of it is written
+            raise Collapsed(f"epoch {trainer.current_epoch + 1} of {phase.name} is no good: {why}.")
         row |= {f"train/{part}": value for part, value in means.items()}
         found = evaluate(phase, self.val, self.precision) if len(self.val) else None
         row |= {} if found is None else found.rows("val")

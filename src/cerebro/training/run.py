@@ -78,6 +78,8 @@ def fit(
         For anything that the user can mend.
     NonFiniteLoss
         If the loss stopped being finite.
+    Collapsed
+        If what is learned no longer tells windows apart.
     Interrupted
         On SIGTERM or SIGINT, with the state saved.
     """

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cerebro.encoders.labram import LaBraM
+from cerebro.encoders import Encoder, LaBraM, SignalJEPA
 from cerebro.objectives import VQNSP, Contrastive, FrozenTokenizer, MaskedCodes, Objective, Supervised, WeightedSum
-from cerebro.readouts import LinearReadout
+from cerebro.readouts import Contextual, LinearReadout, PostLocal, PreLocal
 from cerebro.signal import EEGBatch, SignalSpec
 
 SIGNAL = SignalSpec(tuple("ABCDEF"), tuple((0.08, 0.01 * i, 0.04) for i in range(6)), 100.0, 200, ("trait",))
-PADDED = ("vqnsp", "codes_and_trait")
+HEADS = {"PreLocal": PreLocal, "PostLocal": PostLocal, "Contextual": Contextual}
+PADDED = ("vqnsp", "codes_and_trait", *HEADS)
 FIELDS = ("eeg", "channel", "key", "pair")
 N_WINDOWS = 6
 
@@ -44,6 +45,15 @@ def codes_and_trait(encoder: Any, signal: SignalSpec) -> WeightedSum:
     return WeightedSum(encoder, signal, {"codes": masked_codes, "trait": supervised}, {"codes": 1.0, "trait": 0.15})
 
 
+def jepa_of(signal: SignalSpec, depth: int) -> SignalJEPA:
+    layers = ((8, 16, 8), (16, 8, 8))
+    return SignalJEPA(signal, layers, depth, n_heads=2, feedforward=8, place_width=6)
+
+
+def behind(head: Any) -> Callable[[Any, SignalSpec], Supervised]:
+    return lambda encoder, signal: Supervised(encoder, signal, "trait", head)
+
+
 class ReadsBack(Contrastive):
     """Waits for the host: what the tracer must refuse."""
 
@@ -59,6 +69,10 @@ OBJECTIVES: dict[str, Callable[[Any, SignalSpec], Objective]] = {
     "codes_and_trait": codes_and_trait,
     "contrastive": Contrastive,
     "reads_back": ReadsBack,
+    **{name: behind(head) for name, head in HEADS.items()},
+}
+ENCODERS: dict[str, Callable[[SignalSpec], Encoder]] = {
+    name: lambda signal, depth=int(name == "Contextual"): jepa_of(signal, depth) for name in HEADS
 }
 
 
@@ -86,7 +100,7 @@ def batch_of(seed: int, is_padded: bool) -> EEGBatch:
 
 def compare(name: str, is_padded: bool) -> dict[str, Any]:
     torch.manual_seed(0)
-    encoder = encoder_of(SIGNAL)
+    encoder = ENCODERS.get(name, encoder_of)(SIGNAL)
     objective = OBJECTIVES[name](encoder, SIGNAL)
     batches = [batch_of(seed, is_padded) for seed in (0, 1)]
     start = copy.deepcopy((encoder.state_dict(), objective.state_dict()))
@@ -104,11 +118,13 @@ def compare(name: str, is_padded: bool) -> dict[str, Any]:
         encoder.load_state_dict(start[0])
         objective.load_state_dict(start[1])
         encoder.zero_grad()
+        objective.zero_grad()
         losses = []
         for batch in batches:
             losses.append(step(*(getattr(batch, field) for field in FIELDS)))
             losses[-1].backward()
-        return [value.detach() for value in losses] + [p.grad for p in encoder.parameters() if p.grad is not None]
+        parameters = [*encoder.parameters(), *objective.parameters()]
+        return [value.detach() for value in losses] + [p.grad for p in parameters if p.grad is not None]
 
     torch._dynamo.reset()
     try:

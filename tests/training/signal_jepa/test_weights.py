@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from cerebro.encoders import LaBraM, SignalJEPA
 from cerebro.errors import CheckpointError
-from cerebro.objectives import Contrastive
-from cerebro.objectives.base import Objective
+from cerebro.objectives import JEPA, Contrastive, Supervised
+from cerebro.readouts import Contextual, PostLocal, PreLocal
 from cerebro.signal import EEGBatch, SignalSpec
 from cerebro.training.checkpoint import Checkpoint, Stamp, Transfer, TransferReport, transfer_weights
 from cerebro.training.export import export_weights
@@ -28,40 +28,21 @@ KINDS = {"base": "", "contextual": "Contextual", "postlocal": "PostLocal", "prel
 LABELS = {kind: "braindecode SignalJEPA" + (f"_{name}" if name else "") for kind, name in KINDS.items()}
 
 
-class FakeReadout(nn.Module):
-    """The tensors of a readout of Signal-JEPA, without what it computes."""
-
-    def __init__(self, n_channels: int) -> None:
-        super().__init__()
-        self.spatial_weight = nn.Parameter(torch.randn(4, n_channels))
-        self.spatial_bias = nn.Parameter(torch.randn(4))
-        self.head = nn.Linear(1024, 3)
-
-
-class FakeObjective(Objective):
-    """The tensors of a phase: a predictor and what no other program has, or a readout."""
-
-    def __init__(self, encoder: Any, signal: SignalSpec, kind: str) -> None:
-        super().__init__(encoder, signal)
-        if kind == "base":
-            layer = nn.TransformerDecoderLayer(64, 8, 2048)
-            self.predictor = nn.TransformerDecoder(layer, 4, nn.LayerNorm(64))
-            self.mask_token = nn.Parameter(torch.randn(64))
-        else:
-            self.readout = FakeReadout(len(signal.channels))
-            self.register_buffer("target_mean", torch.zeros(1))
-
-    def forward(self, encoder: Any, batch: EEGBatch, tokens: Any = None) -> Any:
-        raise AssertionError("its tensors alone are asked for")
-
-
 def depth_of(kind: str) -> int:
     return 0 if kind in ("prelocal", "postlocal") else 8
 
 
 def phase_of(kind: str, signal: SignalSpec, **keys: Any) -> Phase:
     keys = {"depth": depth_of(kind)} | keys
-    return Phase(kind, signal, lambda s: SignalJEPA(s, **keys), lambda e, s: FakeObjective(e, s, kind))
+    if kind == "base":
+        return Phase(kind, signal, lambda s: SignalJEPA(s, **keys), JEPA)
+    readout = {"contextual": Contextual, "postlocal": PostLocal, "prelocal": PreLocal}[kind]
+    return Phase(
+        kind,
+        signal,
+        lambda s: SignalJEPA(s, **keys),
+        lambda e, s: Supervised(e, s, "kind", readout, kind="classification", n_classes=3),
+    )
 
 
 def checkpoint_of(phase: Phase, **keys: Any) -> Checkpoint:
@@ -126,8 +107,8 @@ def test_what_is_exported_is_loaded_back_to_the_bit(
     load_all(other, path)
     moved = other.state_dict()
     for name, value in ours.state_dict().items():
-        is_ours_alone = name.endswith(("mask_token", "target_mean"))
-        assert is_ours_alone or torch.equal(moved[name], value), name
+        is_ours_alone = ("objective.mask_token", "objective.teacher.", "objective.class_weight", "objective.target_")
+        assert name.startswith(is_ours_alone) or torch.equal(moved[name], value), name
 
 
 def test_a_file_of_torch_is_the_bare_state_dict(signal_jepa_signal: SignalSpec, tmp_path: Path) -> None:
@@ -141,11 +122,11 @@ def test_a_file_of_torch_is_the_bare_state_dict(signal_jepa_signal: SignalSpec, 
 def test_what_stands_on_one_side_only_is_told(signal_jepa_signal: SignalSpec) -> None:
     lines = export_weights(checkpoint_of(phase_of("base", signal_jepa_signal)), "braindecode").lines
     assert lines[0] == "180 tensors in the layout of braindecode SignalJEPA"
-    assert "not in this format: objective.mask_token 1" in lines
+    assert "not in this format: objective.mask_token 1, objective.teacher 106" in lines
     assert "loads into SignalJEPA(n_chans=8, n_times=600, sfreq=100.0, chs_info=...)" in lines
     lines = export_weights(checkpoint_of(phase_of("contextual", signal_jepa_signal)), "braindecode").lines
     assert "74 tensors of transformer.decoder are zero: nothing is computed with them there" in lines
-    assert "not in this format: objective.target_mean 1" in lines
+    assert "not in this format: objective.class_weight 1, objective.target_mean 1, objective.target_sd 1" in lines
     lines = export_weights(checkpoint_of(phase_of("prelocal", signal_jepa_signal)), "braindecode").lines
     assert "loads into SignalJEPA_PreLocal(n_chans=8, n_times=600, sfreq=100.0, n_outputs=3)" in lines
 
@@ -164,7 +145,7 @@ def test_a_head_in_a_sum_stays_here_and_a_predictor_goes(signal_jepa_signal: Sig
     assert torch.equal(
         exported.state["transformer.decoder.norm.weight"], weights["objective.terms.jepa.predictor.norm.weight"]
     )
-    assert "not in this format: objective.terms 3" in exported.lines
+    assert "not in this format: objective.terms 109" in exported.lines
 
 
 def test_zeros_in_the_place_of_a_predictor_do_not_come_in(signal_jepa_signal: SignalSpec, tmp_path: Path) -> None:
@@ -177,7 +158,7 @@ def test_zeros_in_the_place_of_a_predictor_do_not_come_in(signal_jepa_signal: Si
 @pytest.mark.parametrize(
     ("keys", "told"),
     [
-        ({"depth": 2}, r"holds SignalJEPA of another size: depth 8 there, depth 2 here; nothing was loaded; set these"),
+        ({"depth": 4}, r"holds SignalJEPA of another size: depth 8 there, depth 4 here; nothing was loaded; set these"),
         ({"feedforward": 64}, r"feedforward 2048 there, feedforward 64 here"),
         ({"place_width": 24}, r"place_width 30 there, place_width 24 here"),
         ({"conv_layers": ((8, 16, 8), (64, 2, 2))}, r"conv_layers \[\[8, 32\], .*\] there, conv_layers \[\[8, 16\], "),
@@ -272,19 +253,6 @@ def test_braindecodes_class_takes_an_exported_file_strictly_and_computes_the_sam
     theirs.load_state_dict(load_file(tmp_path / "a.safetensors"), strict=True)
     batch = signal_jepa_input
     with torch.no_grad():
-        ours = outputs(phase, batch, kind)
+        tokens = phase.encoder(batch)
+        ours = tokens.flatten(1, 2) if kind == "base" else phase.objective.readout(phase.encoder, batch)
         torch.testing.assert_close(theirs(batch.eeg.clone()), ours, rtol=1e-4, atol=1e-5)
-
-
-def outputs(phase: Phase, batch: EEGBatch, kind: str) -> Tensor:
-    """Tokens, or what the readout of this kind computes of them."""
-    if kind == "base":
-        return phase.encoder(batch).flatten(1, 2)
-    readout = phase.objective.readout
-    if kind == "prelocal":
-        eeg = torch.einsum("fc,bct->bft", readout.spatial_weight, batch.eeg) + readout.spatial_bias[:, None]
-        local = phase.encoder.feature_encoder(eeg)  # (B, F, N, D)
-        return readout.head(local.flatten(1))
-    tokens = phase.encoder(batch)  # (B, C, N, D)
-    mixed = torch.einsum("fc,bcnd->bfnd", readout.spatial_weight, tokens) + readout.spatial_bias[:, None, None]
-    return readout.head(mixed.flatten(1))
