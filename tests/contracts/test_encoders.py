@@ -69,6 +69,28 @@ def test_a_state_dict_makes_another_instance_equal(build: Any, toy_eeg: Any) -> 
         assert torch.equal(first(batch), second(batch))
 
 
+def test_channel_tables_are_all_that_depends_on_channels(build: Any, toy_eeg: Any, toy_signal: SignalSpec) -> None:
+    """With the rows of three channels an encoder of these three computes what the encoder of all six does."""
+    encoder, batch, chosen = build(), toy_eeg(2), [5, 1, 2]
+    if encoder.channel_tables is None:
+        pytest.skip("promises nothing")
+    few = replace(
+        toy_signal,
+        channels=tuple(toy_signal.channels[at] for at in chosen),
+        positions=tuple(toy_signal.positions[at] for at in chosen),
+    )
+    state = encoder.state_dict()
+    for name, before in encoder.channel_tables.items():
+        assert len(state[name]) == before + len(toy_signal.channels)
+        state[name] = state[name][[*range(before), *(before + at for at in chosen)]]
+    small = EXAMPLES[type(encoder).__name__](few).eval()
+    small.load_state_dict(state, strict=True)
+    with torch.no_grad():
+        rows = replace(batch, eeg=batch.eeg[:, chosen], channel=batch.channel[:, chosen])
+        ours = replace(rows, channel=torch.arange(3).repeat(2, 1))
+        torch.testing.assert_close(small(ours), encoder(rows), rtol=1e-4, atol=1e-5)
+
+
 def test_the_order_of_channels_does_not_matter(build: Any, toy_eeg: Any) -> None:
     encoder, batch = build(), toy_eeg(2)
     order = torch.tensor([4, 2, 0, 5, 1, 3])

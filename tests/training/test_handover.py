@@ -46,7 +46,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_all_of_an_encoder_moves_unless_something_else_is_asked(source: Path, tmp_path: Path) -> None:
     record, lines = train(tmp_path, source, freeze_encoder=True)
-    assert record["transfers"][0]["parts"] == {
+    assert record["transfers"][0]["components"] == {
         "mask_token": {"moved": 1, "new": 0, "unused": 0},
         "patch": {"moved": 2, "new": 0, "unused": 0},
         "statistics": {"moved": 5, "new": 0, "unused": 0},
@@ -69,7 +69,7 @@ def test_a_part_moves_alone_and_the_rest_starts_anew(source: Path, tmp_path: Pat
     ours, theirs = read_checkpoint(tmp_path / "best.ckpt").weights, read_checkpoint(source).weights
     assert torch.equal(ours["encoder.patch.weight"], theirs["encoder.patch.weight"])
     assert not torch.equal(ours["encoder.block.weight"], theirs["encoder.block.weight"])
-    assert record["transfers"][0]["parts"]["block"] == {"moved": 0, "new": 2, "unused": 2}
+    assert record["transfers"][0]["components"]["block"] == {"moved": 0, "new": 2, "unused": 2}
     assert "  block       0 moved  2 new  2 unused" in lines
     told = "warning: frozen at random weights: mask_token 1, statistics 5, block 2 tensors"
     assert any(line.startswith(told) for line in lines)
@@ -105,9 +105,9 @@ def test_parts_that_other_hand_overs_fill_are_not_called_new() -> None:
     other = Checkpoint(Path("a.ckpt"), stamp(), dict(build(toy.SIGNAL, "b").state_dict()), {})
     transfers = [Transfer(Path("a.ckpt"), only=(part,)) for part in ("patch", "block")]
     reports = hand_over(phase, transfers, {"a.ckpt": other}, lambda line: None)
-    assert [report.parts["patch"]["new"] for report in reports] == [0, 0]
-    assert reports[1].parts["patch"] == {"moved": 0, "new": 0, "unused": 2}
-    assert reports[0].parts["statistics"]["new"] == 5
+    assert [report.components["patch"]["new"] for report in reports] == [0, 0]
+    assert reports[1].components["patch"] == {"moved": 0, "new": 0, "unused": 2}
+    assert reports[0].components["statistics"]["new"] == 5
 
 
 def test_an_unknown_part_is_refused_with_those_that_there_are() -> None:
@@ -128,9 +128,9 @@ def test_parts_that_one_side_lacks_are_named_with_what_to_type() -> None:
     transfer_weights(half, Transfer(Path("a.ckpt"), only=("feature",)), checkpoint_of(whole))
 
 
-def test_records_without_parts_are_read() -> None:
+def test_records_without_components_are_read() -> None:
     report = TransferReport("a", "p", "encoder", "encoder", "0", 1, {"encoder.x": (1,)}, {})
-    old = {key: value for key, value in report.plain().items() if key != "parts"}
+    old = {key: value for key, value in report.plain().items() if key != "components"}
     assert TransferReport(**old).part_lines() == []
 
 
@@ -178,10 +178,10 @@ def test_an_encoder_frozen_at_its_start_is_warned_of_part_by_part(tmp_path: Path
     assert not any("warning" in line for line in lines)
 
 
-def test_run_json_has_the_parts(source: Path, tmp_path: Path) -> None:
+def test_run_json_has_the_components(source: Path, tmp_path: Path) -> None:
     train(tmp_path, source)
     record = json.loads((tmp_path / "run.json").read_text())
-    assert record["transfers"][0]["parts"]["patch"] == {"moved": 2, "new": 0, "unused": 0}
+    assert record["transfers"][0]["components"]["patch"] == {"moved": 2, "new": 0, "unused": 0}
 
 
 def encoder_of(*parts: str) -> nn.Module:

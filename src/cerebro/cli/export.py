@@ -18,7 +18,7 @@ def export(argv: list[str]) -> int:
         prog="cerebro export",
         description=(
             "Write a store as a Zarr folder or an HDF5 file (samples, tables and a checksum for every chunk), or the "
-            "weights of a phase as a file of official LaBraM or of braindecode."
+            "weights of a phase as a file of official LaBraM or of braindecode (Labram, SignalJEPA)."
         ),
         epilog=(
             "example: cerebro export stores/hbn --format zarr --out exports/hbn.zarr --compression zstd\n"
@@ -64,8 +64,9 @@ def export(argv: list[str]) -> int:
 
 
 def _export_weights(source: Path, form: str, out: Path) -> int:
-    from cerebro.training.foreign import read_source  # late: torch and Lightning take seconds
-    from cerebro.training.labram.export import export_weights, write_exported
+    from cerebro.training.export import export_weights  # late: torch and Lightning take seconds
+    from cerebro.training.exported import write_exported
+    from cerebro.training.foreign import read_source
 
     exported = export_weights(read_source(source), form)
     is_new = write_exported(exported, out)

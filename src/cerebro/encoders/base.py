@@ -1,6 +1,8 @@
 """The contract of every encoder: a batch gives tokens (B, C, N, D)."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -14,7 +16,13 @@ class Encoder(nn.Module, ABC):
 
     A subclass sets ``d_model`` (width of a token), ``patch_samples``, ``patch_stride`` and ``n_layers`` in its
     constructor. Encoders are strangers to each other: none imports or inherits another.
+
+    ``channel_tables`` names the tensors with a row per channel and how many rows stand before the first channel's; it
+    promises that no other weight depends on which channels there are, so that the others may move to any montage.
+    ``None`` promises nothing.
     """
+
+    channel_tables: ClassVar[Mapping[str, int] | None] = None
 
     d_model: int
     patch_samples: int

@@ -1,6 +1,7 @@
 """LaBraM: temporal convolution per patch, channel and time embeddings, transformer."""
 
 import re
+from types import MappingProxyType
 
 import torch
 from einops import rearrange
@@ -53,6 +54,7 @@ class LaBraM(Encoder):
     """
 
     local_parts = ("patch", "mask_token")
+    channel_tables = MappingProxyType({"transformer.channel_embedding": 1})  # row 0 is the class token's
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from math import isfinite
+from types import MappingProxyType
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -56,6 +57,7 @@ class SignalJEPA(Encoder):
     """
 
     local_parts = ("feature_encoder",)
+    channel_tables = MappingProxyType({"pos_encoder.pos_encoder_spat.weight": 0})
 
     def __init__(
         self,

@@ -1,5 +1,7 @@
 """Post-norm transformer layers with the names and numbers of ``torch.nn.Transformer`` (Vaswani et al. 2017)."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -202,13 +204,15 @@ class PostNormEncoder(nn.Module):
 
 
 class PostNormDecoder(nn.Module):
-    """Decoder layers and a last norm, started as ``torch.nn.Transformer`` is.
+    """Decoder layers and a last norm, started as ``torch.nn.Transformer`` is; its weights depend on no channels.
 
     Parameters
     ----------
     width, depth, n_heads, hidden, dropout, dropout_at
         As in `PostNormEncoder`.
     """
+
+    channel_tables: Mapping[str, int] = MappingProxyType({})
 
     def __init__(
         self,

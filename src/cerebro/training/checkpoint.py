@@ -17,12 +17,14 @@ from cerebro.encoders.base import Encoder
 from cerebro.errors import CheckpointError
 from cerebro.files import write_atomically
 from cerebro.signal import SignalSpec
-from cerebro.training.labram.channels import Rows
-from cerebro.training.labram.weights import ForeignFile, fit_weights, in_their_names, without_mask_token
+from cerebro.training.channel_rows import Rows
+from cerebro.training.channel_tables import fit_channels, tables_below
+from cerebro.training.foreign_file import ForeignFile, Request, in_their_names
 from cerebro.training.parts import Counts, check_parts, count_parts
 
 STAMP = "cerebro"  # key of the stamp in the checkpoint
 SEEN_REMEDY = "choose another split in data.split, or add --allow_seen_participants true to score them all the same."
+_PREPARE = "prepare a store like the one that it was trained on, or train this phase anew"
 _ADDRESS = re.compile(r"[a-z][a-z0-9+]+:/")  # Path makes one slash of two
 
 
@@ -33,7 +35,8 @@ class Transfer:
     Parameters
     ----------
     source : Path
-        A checkpoint of cerebro, or weights of LaBraM from another program (docs/howto/official_weights.md).
+        A checkpoint of cerebro, or weights of LaBraM or Signal-JEPA from another program
+        (docs/howto/official_weights.md, docs/howto/signal_jepa_weights.md).
     take : str
         Module of the source phase, such as ``encoder``; empty = the whole phase, encoder and objective.
     into : str
@@ -41,9 +44,11 @@ class Transfer:
     only : tuple of str
         Parts of the module to move, such as ``("feature_encoder",)``; empty = all of it, and of an encoder what
         ``model.transfer`` says.
-    rows : {"by_name", "nearest"}
-        Of weights from another program: whose channel embedding a channel starts from, that of its name only, or else
-        that of the nearest electrode.
+    rows : {"by_name", "nearest", "initial", "interpolated"}
+        Whose row of a table of channels a channel starts from. ``by_name``: that of its name only; a checkpoint of
+        cerebro must have the channels of this store. ``nearest``, for published LaBraM: else that of the nearest
+        electrode. ``interpolated``, for Signal-JEPA and checkpoints of cerebro: else a mean of the nearest rows.
+        ``initial``, for the same: none, the table starts anew.
     """
 
     source: Path
@@ -228,7 +233,9 @@ class TransferReport:
     moved: dict[str, tuple[int, ...]]  # name in this phase -> shape
     unused: dict[str, tuple[int, ...]]  # name in the source -> shape
     notes: tuple[str, ...] = ()  # what was made to fit, of weights from another program
-    parts: Counts = field(default_factory=dict)  # part -> tensors moved, new (as they started) and unused of the source
+    components: Counts = field(
+        default_factory=dict
+    )  # part -> tensors moved, new (as they started), unused of the source
 
     def plain(self) -> dict[str, Any]:
         """For run.json."""
@@ -244,11 +251,11 @@ class TransferReport:
 
     def part_lines(self) -> list[str]:
         """The parts of the module, a line each: tensors moved, new (as they started) and unused of the source."""
-        width = max(map(len, self.parts), default=0)
-        digits = max((len(str(n)) for counts in self.parts.values() for n in counts.values()), default=0)
+        width = max(map(len, self.components), default=0)
+        digits = max((len(str(n)) for counts in self.components.values() for n in counts.values()), default=0)
         return [
             f"{part:<{width}}  " + "  ".join(f"{n:>{digits}} {what}" for what, n in counts.items())
-            for part, counts in self.parts.items()
+            for part, counts in self.components.items()
         ]
 
 
@@ -271,26 +278,24 @@ def transfer_weights(phase: nn.Module, transfer: Transfer, source: Checkpoint) -
     taken = {name.removeprefix(prefix): value for name, value in source.weights.items() if name.startswith(prefix)}
     wanted = target.state_dict()
     theirs, ours = list(taken), list(wanted)
-    lines: tuple[str, ...] = ()
     if transfer.only:
         taken = {name: value for name, value in taken.items() if _is_within(name, transfer.only)}
         wanted = {name: value for name, value in wanted.items() if _is_within(name, transfer.only)}
-    elif transfer.into:
-        asked = wanted if source.foreign is None else without_mask_token(wanted, taken)
-        check_parts(taken, asked, source.path, transfer.take == transfer.into == "encoder")
     what = f"{transfer.take or 'everything'} of phase {source.stamp.phase!r} -> {transfer.into}"
-    if source.foreign is not None:
+    if source.foreign is None:
+        tables = tables_below(phase, transfer.into)
+        fitted = fit_channels(tables, taken, wanted, table_signal(source), transfer.rows, source.path)
+    else:
         signal = _signal_of(phase, target)
-        fitted = fit_weights(taken, source.weights, source.foreign, source.path, target, signal, transfer.rows)
-        taken, lines = fitted.tensors, fitted.lines
-        wanted = without_mask_token(wanted, taken)
-        both = [in_their_names(tensors, prefix, source.foreign.layout) for tensors in (taken, wanted)]
+        asked = Request(taken, source.weights, source.foreign, source.path, target, signal, transfer.rows)
+        fitted = source.foreign.family.fit(asked)
+    taken = fitted.tensors
+    wanted = {name: value for name, value in wanted.items() if name in taken or name not in fitted.initial}
+    if not transfer.only and transfer.into:
+        check_parts(taken, wanted, source.path, transfer.take == transfer.into == "encoder")
+    if source.foreign is not None:
+        both = [in_their_names(tensors, prefix, source.foreign) for tensors in (taken, wanted)]
         check_same_tensors(both[0], both[1], source.path, what)
-    elif transfer.rows != "by_name":
-        raise CheckpointError(
-            f"{source.path} is a checkpoint of cerebro, whose channels are those of this store or none; take rows: "
-            f"{transfer.rows} out of this entry of model.init."
-        )
     check_same_tensors(taken, wanted, source.path, what)
     target.load_state_dict(taken, strict=False)  # the same names and shapes, as just checked
     into = f"{transfer.into}." if transfer.into else ""
@@ -308,9 +313,14 @@ def transfer_weights(phase: nn.Module, transfer: Transfer, source: Checkpoint) -
             if not name.startswith(prefix) or name.removeprefix(prefix) not in taken
         }
         | ({} if source.foreign is None else source.foreign.without_place),
-        notes=lines,
-        parts=count_parts(ours, theirs, taken),
+        notes=fitted.lines,
+        components=count_parts(ours, theirs, taken),
     )
+
+
+def table_signal(source: Checkpoint) -> Mapping[str, Any]:
+    """Channels and positions that tables of a checkpoint are of; empty if they are of an adapter's target montage."""
+    return {} if any(name.startswith("encoder.adapter.") for name in source.weights) else source.stamp.signal
 
 
 def _signal_of(phase: nn.Module, target: nn.Module) -> SignalSpec:
@@ -349,18 +359,29 @@ def check_same_signal(source: Checkpoint, signal: SignalSpec) -> None:
 
     Tensors of equal shape can mean other electrodes: row i of a channel embedding belongs to channel i of its signal.
     """
-    theirs, path = source.stamp.signal, source.path
-    found, wanted = [str(name) for name in theirs.get("channels", signal.channels)], list(signal.channels)
-    remedy = "prepare a store like the one that it was trained on, or train this phase anew"
-    if found != wanted:
-        first = next((pair for pair in zip(found, wanted, strict=False) if pair[0] != pair[1]), ("none", "none"))
+    check_same_channels(source, signal)
+    check_same_rate(source, signal)
+
+
+def check_same_channels(source: Checkpoint, signal: SignalSpec) -> None:
+    """Raise CheckpointError, naming the first channels that differ, unless a checkpoint was trained on these."""
+    found, wanted = source.stamp.signal.get("channels", signal.channels), list(signal.channels)
+    found = [str(name) for name in found]
+    if found == wanted:
+        return
+    first = next((pair for pair in zip(found, wanted, strict=False) if pair[0] != pair[1]), ("none", "none"))
+    raise CheckpointError(
+        f"{source.path} was trained on other channels: {len(found)} there, {len(wanted)} in this store (first "
+        f"difference: {first[0]} there, {first[1]} here); nothing was loaded; {_PREPARE}."
+    )
+
+
+def check_same_rate(source: Checkpoint, signal: SignalSpec) -> None:
+    """Raise CheckpointError unless a checkpoint was trained at this rate, where it knows its own."""
+    if (sfreq := source.stamp.signal.get("sfreq", signal.sfreq)) != signal.sfreq:
         raise CheckpointError(
-            f"{path} was trained on other channels: {len(found)} there, {len(wanted)} in this store (first difference: "
-            f"{first[0]} there, {first[1]} here); nothing was loaded; {remedy}."
-        )
-    if (sfreq := theirs.get("sfreq", signal.sfreq)) != signal.sfreq:
-        raise CheckpointError(
-            f"{path} was trained at {sfreq:g} Hz and this store has {signal.sfreq:g} Hz; nothing was loaded; {remedy}."
+            f"{source.path} was trained at {sfreq:g} Hz and this store has {signal.sfreq:g} Hz; nothing was loaded; "
+            f"{_PREPARE}."
         )
 
 

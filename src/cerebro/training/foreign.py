@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,18 @@ from torch import Tensor
 from cerebro.errors import CheckpointError
 from cerebro.files import sha256_file
 from cerebro.training.checkpoint import STAMP, Checkpoint, Stamp, load_plain, read_checkpoint
-from cerebro.training.labram.geometry import OFFICIAL_HEADS
-from cerebro.training.labram.layout import LABELS, has_no_place, layout_of, our_name
-from cerebro.training.labram.weights import ForeignFile
+from cerebro.training.foreign_file import Family, ForeignFile
+from cerebro.training.labram.family import LABRAM
+from cerebro.training.signal_jepa.family import SIGNAL_JEPA
 
+FAMILIES: tuple[Family, ...] = (LABRAM, SIGNAL_JEPA)
 EXPORTED = "cerebro_export"  # key of what cerebro writes beside the tensors of an exported file
 HUB_FILE = "model.safetensors"  # of a folder that braindecode's `save_pretrained` wrote
 _HOLDERS = ("model", "state_dict")
 
 
 def read_source(path: Path) -> Checkpoint:
-    """Read what a phase starts from: a checkpoint of cerebro, or weights of LaBraM from another program.
+    """Read what a phase starts from: a checkpoint of cerebro, or weights of LaBraM or Signal-JEPA of another program.
 
     Files are torch's (``.pth``, ``.pt``; of classes only ``argparse.Namespace`` is let in, which official files hold
     their options in) or safetensors; a folder stands for its ``model.safetensors``. The layout is known by the names of
@@ -38,38 +40,36 @@ def read_source(path: Path) -> Checkpoint:
         return read_checkpoint(path)
     state = next((content[key] for key in _HOLDERS if isinstance(content.get(key), dict)), content)
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
-    layout = layout_of(tensors)
-    if layout is None:
+    family, layout = _known(tensors, path)
+    names = {name: family.our_name(name, layout) for name in tensors}
+    strange = [name for name, ours in names.items() if ours is None and not family.has_no_place(name, layout)]
+    if strange:
         raise CheckpointError(
-            f"{path} carries no stamp of cerebro (phase, participants, data), and its tensors are those of none of "
-            f"{', '.join(LABELS.values())}; give a best.ckpt or last.ckpt that `cerebro fit` wrote, or one of "
-            "these files."
-        )
-    foreign = [name for name in tensors if our_name(name, layout) is None and not has_no_place(name, layout)]
-    if foreign:
-        raise CheckpointError(
-            f"{path} ({LABELS[layout]}) holds {len(foreign)} tensors that this layout does not have (first: "
-            f"{foreign[0]}); nothing was loaded; give a file that the official program or braindecode wrote."
+            f"{path} ({family.labels[layout]}) holds {len(strange)} tensors that this layout does not have (first: "
+            f"{strange[0]}); nothing was loaded; give a file that the official program or braindecode wrote."
         )
     digest = sha256_file(path)
     exported = content.get(EXPORTED)
-    heads = exported if isinstance(exported, dict) else {}
+    told = exported if isinstance(exported, dict) else {}
     file = ForeignFile(
+        family=family,
         layout=layout,
-        n_heads=_count(heads.get("n_heads")),
-        decoder_heads=_count(heads.get("decoder_heads")),
+        n_heads=_count(told.get("n_heads")),
+        decoder_heads=_count(told.get("decoder_heads")),
+        signal=_signal(told.get("signal"), path),
+        conv_layers=_layers(told.get("conv_layers")),
         left=tuple(key for key in content if state is not content and content[key] is not state and key != EXPORTED),
-        without_place={name: tuple(value.shape) for name, value in tensors.items() if our_name(name, layout) is None},
+        without_place={name: tuple(value.shape) for name, value in tensors.items() if names[name] is None},
     )
-    weights = {ours: value for name, value in tensors.items() if (ours := our_name(name, layout)) is not None}
+    weights = {ours: tensors[name] for name, ours in names.items() if ours is not None}
     stamp = Stamp(
-        phase=LABELS[layout],
+        phase=file.label(),
         version="",
         git_commit="",
         data_hash="",
         config_hash="",
         config={},
-        signal={},
+        signal=dict(file.signal),
         participants={"train": [], "val": []},
         trained=[],
         seen=[],
@@ -109,5 +109,37 @@ def _safetensors(path: Path) -> dict[str, Any]:
     return content
 
 
+def _known(tensors: Collection[str], path: Path) -> tuple[Family, str]:
+    """Family and layout of a state dict with these names."""
+    for family in FAMILIES:
+        if (layout := family.layout_of(tensors)) is not None:
+            return family, layout
+    raise CheckpointError(
+        f"{path} carries no stamp of cerebro (phase, participants, data), and its tensors are those of none of "
+        f"{', '.join(label for family in FAMILIES for label in family.labels.values())}; give a best.ckpt or last.ckpt "
+        "that `cerebro fit` wrote, or one of these files."
+    )
+
+
 def _count(value: object) -> int:
-    return value if isinstance(value, int) and value > 0 else OFFICIAL_HEADS
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+def _layers(value: object) -> tuple[tuple[int, int, int], ...]:
+    layers = value if isinstance(value, list) else []
+    found = [tuple(_count(number) for number in layer) for layer in layers if isinstance(layer, list)]
+    return tuple((layer[0], layer[1], layer[2]) for layer in found if len(layer) == 3 and all(layer))
+
+
+def _signal(value: object, path: Path) -> dict[str, Any]:
+    """Channels, positions and rate that an exported file gives; empty if it gives none."""
+    if value is None:
+        return {}
+    try:
+        assert isinstance(value, dict)
+        channels = [str(name) for name in value["channels"]]
+        positions = [[float(number) for number in place] for place in value["positions"]]
+        assert len(positions) == len(channels) and all(len(place) == 3 for place in positions)  # noqa: PT018
+        return {"channels": channels, "positions": positions, "sfreq": float(value["sfreq"])}
+    except (AssertionError, KeyError, TypeError, ValueError):
+        raise CheckpointError(f"{path} has damaged metadata ({EXPORTED}: signal); export it again.") from None

@@ -4,12 +4,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from cerebro.signal import SignalSpec
+from cerebro.training.channel_tables import tables_below
 from cerebro.training.checkpoint import (
     Checkpoint,
     Transfer,
     TransferReport,
+    check_same_channels,
+    check_same_rate,
     describe_new,
     new_tensors,
+    table_signal,
     transfer_weights,
 )
 from cerebro.training.parts import counted, written
@@ -42,6 +47,27 @@ def asked_transfers(phase: Phase, ckpt_path: Path | None, say: Callable[[str], N
     return asked
 
 
+def check_source(phase: Phase, transfer: Transfer, source: Checkpoint, signal: SignalSpec) -> None:
+    """Refuse a source at another rate, or of other channels where nobody says which weights depend on them.
+
+    Where the receiving encoder says so, and for files of other programs, `transfer_weights` minds the channels. An
+    adapted encoder takes over one that was trained on its target montage.
+
+    Raises
+    ------
+    CheckpointError
+        In one line.
+    """
+    check_same_rate(source, signal)
+    if source.foreign is not None:
+        return
+    if tables_below(phase, transfer.into) is not None and table_signal(source):
+        return
+    target = phase.encoder.signal
+    is_of_target = tuple(source.stamp.signal.get("channels", ())) == target.channels
+    check_same_channels(source, target if is_of_target else signal)
+
+
 def hand_over(
     phase: Phase, transfers: list[Transfer], sources: Mapping[str, Checkpoint], say: Callable[[str], None]
 ) -> list[TransferReport]:
@@ -65,8 +91,10 @@ def _recounted(reports: list[TransferReport]) -> list[TransferReport]:
         others = counted(
             name.removeprefix(into) for name in filled if name.startswith(into) and name not in report.moved
         )
-        parts = {part: counts | {"new": counts["new"] - others.get(part, 0)} for part, counts in report.parts.items()}
-        result.append(replace(report, parts=parts))
+        parts = {
+            part: counts | {"new": counts["new"] - others.get(part, 0)} for part, counts in report.components.items()
+        }
+        result.append(replace(report, components=parts))
     return result
 
 

@@ -30,7 +30,7 @@ from cerebro.training.confounds import confound_rows, score_confounds
 from cerebro.training.evaluate import Evaluation, evaluate, write_showcase
 from cerebro.training.foreign import read_source, unknown_participants
 from cerebro.training.freeze import FreezeEncoder
-from cerebro.training.handover import asked_transfers, hand_over, warn_frozen
+from cerebro.training.handover import asked_transfers, check_source, hand_over, warn_frozen
 from cerebro.training.health import NonFiniteLoss
 from cerebro.training.keep import Keeper, NoBatches, Positioned, ResumableLoader, write_history
 from cerebro.training.keys import RunKeys, TrainerKeys
@@ -93,10 +93,9 @@ def fit(
         resumed = given if is_same_phase else None
         transfers = asked_transfers(phase, None if resumed is not None or given is None else given.path, say)
         sources = {str(transfer.source): read_source(transfer.source) for transfer in transfers}
-        for source in sources.values():  # an adapted encoder takes over one that was trained on its target montage
-            adapted = phase.encoder.signal
-            is_of_target = tuple(source.stamp.signal.get("channels", ())) == adapted.channels
-            check_same_signal(source, adapted if is_of_target else data.signal)
+        for transfer in transfers:
+            check_source(phase, transfer, sources[str(transfer.source)], data.signal)
+        for source in sources.values():
             if line := unknown_participants(source):
                 say(line)
         if resumed is not None:

@@ -16,9 +16,10 @@ from cerebro.objectives import VQNSP, FrozenTokenizer, MaskedCodes, Supervised
 from cerebro.readouts import LinearReadout
 from cerebro.signal import EEGBatch, SignalSpec
 from cerebro.training.checkpoint import Checkpoint, Stamp, Transfer, transfer_weights
+from cerebro.training.export import export_weights
+from cerebro.training.exported import write_exported
 from cerebro.training.foreign import read_source
 from cerebro.training.labram.channels import OFFICIAL_CHANNELS
-from cerebro.training.labram.export import export_weights, write_exported
 from cerebro.training.phase import Phase
 
 ALL = SignalSpec(OFFICIAL_CHANNELS, ((math.nan,) * 3,) * 128, 200.0, 600, ("event",))

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from cerebro.errors import CheckpointError
-from cerebro.montage import VERTEX_NAMES_HYDROCEL, fit_sphere, hbn_129, standard_1005
+from cerebro.montage import VERTEX_NAMES_HYDROCEL, fit_sphere, standard_1005
 from cerebro.signal import SignalSpec
+from cerebro.training.electrodes import apart_mm, centre_of, directions, some
 
-Rows = Literal["by_name", "nearest"]
+OfficialRows = Literal["by_name", "nearest"]
 
 # `standard_1020` in utils.py of the official repository (935963004/LaBraM). Channel i has row i + 1 of `pos_embed`, row
 # 0 is the class token's. That list goes on with FP1-F3, F3-C3, C3-P3, P3-O1, FP2-F4, F4-C4, C4-P4 and P4-O2, for which
@@ -36,10 +37,8 @@ FP1-F7 F7-T7 T7-P7 P7-O1 FP2-F8 F8-T8 T8-P8 P8-O2
 OFFICIAL_CHANNELS: tuple[str, ...] = tuple(_NAMES.split())
 # Other names of the same place: the 10-05 system calls O9 and O10 I1 and I2.
 ALIASES = {"I1": "O9", "I2": "O10"} | {alias: name.upper() for alias, name in VERTEX_NAMES_HYDROCEL.items()}
-LEAST_OWN_SPHERE = 32  # known positions from which a sphere of a cap's own is trusted
 
 _INDEX = {name.upper(): at for at, name in enumerate(OFFICIAL_CHANNELS)}
-_SAME_PLACE_M = 1e-3
 _PER_LINE = 8
 
 
@@ -65,7 +64,7 @@ def official_index(channel: str) -> int | None:
     return _INDEX.get(name, _INDEX.get(ALIASES.get(name, "")))
 
 
-def borrow_rows(signal: SignalSpec, rule: Rows, path: Path) -> BorrowedRows:
+def borrow_rows(signal: SignalSpec, rule: OfficialRows, path: Path) -> BorrowedRows:
     """Decide which official row each channel of a signal starts from.
 
     ``by_name``: that of its name or alias. ``nearest``: the same where there is one; any other channel takes the row of
@@ -101,7 +100,7 @@ def borrow_rows(signal: SignalSpec, rule: Rows, path: Path) -> BorrowedRows:
         names = [signal.channels[at] for at in unknown]
         raise CheckpointError(
             f"{path}: {len(names)} of {len(found)} channels of this store are not among the {len(OFFICIAL_CHANNELS)} "
-            f"of LaBraM ({_some(names)}); nothing was loaded; write rows: nearest into this entry of model.init to "
+            f"of LaBraM ({some(names)}); nothing was loaded; write rows: nearest into this entry of model.init to "
             "borrow the rows of the nearest electrodes, or map the channels in data.channels."
         )
     if unknown:
@@ -118,7 +117,7 @@ def _nearest(signal: SignalSpec, unknown: Sequence[int], path: Path) -> tuple[li
     lost = [signal.channels[at] for at in unknown if not np.isfinite(positions[at]).all()]
     if lost:
         raise CheckpointError(
-            f"{path}: {len(lost)} channels have neither a name of LaBraM nor a position ({_some(lost)}); nothing was "
+            f"{path}: {len(lost)} channels have neither a name of LaBraM nor a position ({some(lost)}); nothing was "
             "loaded; prepare the store with a montage that places them, or map the channels in data.channels."
         )
     cap = standard_1005()
@@ -130,31 +129,11 @@ def _nearest(signal: SignalSpec, unknown: Sequence[int], path: Path) -> tuple[li
         if at is not None:
             candidates.append(index)
             places.append(cap.positions[at])
-    centre, radius = fit_sphere(cap.positions)
-    theirs = _directions(np.array(places), centre)  # (K, 3)
-    ours = _directions(positions[list(unknown)], _centre(signal, positions))  # (C, 3)
-    away = np.linalg.norm(ours[:, None] - theirs[None], axis=2)  # (C, K)
-    best = away.argmin(axis=1)
-    return [candidates[at] for at in best], 1000 * radius * away[np.arange(len(best)), best]
-
-
-def _centre(signal: SignalSpec, positions: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Centre of the head that the channels sit on: of their known cap, of their own sphere, else of the 10-05 head."""
-    known = np.asarray(np.isfinite(positions).all(axis=1))
-    for cap in (hbn_129(), standard_1005()):
-        at = {name: row for row, name in enumerate(cap.channels)}
-        if all(
-            name in at and np.linalg.norm(positions[row] - cap.positions[at[name]]) < _SAME_PLACE_M
-            for row, name in enumerate(signal.channels)
-            if known[row]
-        ):
-            return fit_sphere(cap.positions)[0]
-    return fit_sphere(positions[known] if known.sum() >= LEAST_OWN_SPHERE else standard_1005().positions)[0]
-
-
-def _directions(positions: npt.NDArray[np.float64], centre: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    away = positions - centre
-    return np.asarray(away / np.linalg.norm(away, axis=1, keepdims=True))
+    theirs = directions(np.array(places), fit_sphere(cap.positions)[0])  # (K, 3)
+    ours = directions(positions[list(unknown)], centre_of(signal.channels, positions))  # (C, 3)
+    away_mm = apart_mm(ours, theirs)  # (C, K)
+    best = away_mm.argmin(axis=1)
+    return [candidates[at] for at in best], away_mm[np.arange(len(best)), best]
 
 
 def _borrowed_lines(
@@ -172,7 +151,3 @@ def _borrowed_lines(
         some = pairs[first : first + _PER_LINE]
         lines.append(f"borrowed {first + 1}-{first + len(some)} of {len(pairs)}: {', '.join(some)}")
     return lines
-
-
-def _some(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:5])}{f' and {len(names) - 5} others' if len(names) > 5 else ''}"

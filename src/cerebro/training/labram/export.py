@@ -1,50 +1,23 @@
 """Weights of a phase in the files of other programs: official LaBraM and VQNSP, braindecode's Labram."""
 
-import inspect
-import io
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from cerebro import __version__
 from cerebro.encoders.labram import LaBraM
-from cerebro.errors import CheckpointError, ConfigError, check_one_of
-from cerebro.files import write_atomically
+from cerebro.errors import CheckpointError
 from cerebro.objectives.vqnsp import VQNSP
 from cerebro.training.checkpoint import Checkpoint, grouped
-from cerebro.training.foreign import EXPORTED
+from cerebro.training.exported import Exported, arguments_of
 from cerebro.training.labram.channels import OFFICIAL_CHANNELS, official_index
 from cerebro.training.labram.geometry import OFFICIAL_PATCH, OFFICIAL_SFREQ
-from cerebro.training.labram.layout import LABELS, Layout, their_name
+from cerebro.training.labram.layout import LABELS, their_name
 
-ExportFormat = Literal["labram", "vqnsp", "braindecode"]
-EXPORT_FORMATS: tuple[ExportFormat, ...] = ("labram", "vqnsp", "braindecode")
 OFFICIAL_TIME_ROWS = 16
-ENDINGS = (".pth", ".pt", ".safetensors")
-
-
-@dataclass(frozen=True)
-class Exported:
-    """State dict of another program, in its names and shapes, and what a user should know of it.
-
-    Parameters
-    ----------
-    layout : {"labram", "finetuned", "vqnsp", "braindecode"}
-    state : dict of str to Tensor
-    plain : dict
-        What the tensors do not show: heads, where they come from.
-    lines : tuple of str
-    """
-
-    layout: Layout
-    state: dict[str, Tensor]
-    plain: dict[str, Any]
-    lines: tuple[str, ...]
 
 
 def export_weights(source: Checkpoint, form: str) -> Exported:
@@ -57,14 +30,9 @@ def export_weights(source: Checkpoint, form: str) -> Exported:
     ------
     CheckpointError
         In one line: the encoder is no LaBraM, its patches, rate, channels or targets have no place in the format.
-    ConfigError
-        If the format is unknown.
     """
-    check_one_of("format", form, EXPORT_FORMATS)
-    if source.foreign is not None:
-        raise CheckpointError(f"{source.path} is in a format of another program already; give a best.ckpt of cerebro.")
     model = source.stamp.config["model"]
-    encoder = _arguments(model["encoder"], LaBraM)
+    encoder = arguments_of(model["encoder"], LaBraM)
     if encoder is None:
         name = str(model["encoder"]["class_path"]).rpartition(".")[2]
         raise CheckpointError(
@@ -98,43 +66,7 @@ def export_weights(source: Checkpoint, form: str) -> Exported:
         "n_heads": int(encoder["n_heads"]),
         **heads,
     }
-    return Exported(layout, state, plain, tuple(lines))
-
-
-def write_exported(exported: Exported, path: Path) -> bool:
-    """Write atomically: tensors and plain values only; False if the very same file is there already.
-
-    Raises
-    ------
-    ConfigError
-        If the name has another ending than .pth, .pt or .safetensors, or another file is there.
-    """
-    if path.suffix not in ENDINGS:
-        raise ConfigError(f"out={path} has no ending of a file of weights; write one of {', '.join(ENDINGS)}.")
-    content = _bytes(exported, path.suffix)
-    if path.exists():
-        if path.is_file() and path.read_bytes() == content:
-            return False
-        raise ConfigError(f"{path} is there already and holds something else; choose another --out, or remove it.")
-
-    def write(file: BinaryIO) -> None:
-        file.write(content)
-
-    write_atomically(path, write, len(content))
-    return True
-
-
-def _bytes(exported: Exported, ending: str) -> bytes:
-    state = {name: value.contiguous() for name, value in exported.state.items()}
-    if ending == ".safetensors":
-        from safetensors.torch import save  # late, as in `cerebro.training.foreign`
-
-        state = {name: value.clone() for name, value in state.items()}  # it takes no shared memory
-        return bytes(save(state, {"format": "pt", EXPORTED: json.dumps(exported.plain, sort_keys=True)}))
-    buffer = io.BytesIO()
-    content = state if exported.layout == "braindecode" else {"model": state, EXPORTED: exported.plain}
-    torch.save(content, buffer)
-    return buffer.getvalue()
+    return Exported(state, plain, tuple(lines), is_bare=layout == "braindecode")
 
 
 def _check_geometry(source: Checkpoint, form: str, encoder: Mapping[str, Any]) -> None:
@@ -151,16 +83,14 @@ def _check_geometry(source: Checkpoint, form: str, encoder: Mapping[str, Any]) -
         )
 
 
-def _chosen(
-    source: Checkpoint, form: str, objective: Mapping[str, Any]
-) -> tuple[Layout, dict[str, str], dict[str, int]]:
-    """Layout, name in a phase of the layout -> name in this checkpoint for its heads, and heads of a decoder."""
+def _chosen(source: Checkpoint, form: str, objective: Mapping[str, Any]) -> tuple[str, dict[str, str], dict[str, int]]:
+    """str, name in a phase of the layout -> name in this checkpoint for its heads, and heads of a decoder."""
     parts = {"objective.": objective}
     for name, term in ((objective.get("init_args") or {}).get("terms") or {}).items():
         parts[f"objective.terms.{name}."] = term
     if form == "vqnsp":
         for prefix, part in parts.items():
-            arguments = _arguments(part, VQNSP)
+            arguments = arguments_of(part, VQNSP)
             if arguments is None:
                 continue
             if arguments["targets"] != "official":
@@ -170,7 +100,7 @@ def _chosen(
                 )
             return "vqnsp", _below(source, prefix), {"decoder_heads": int(arguments["decoder_heads"])}
         raise CheckpointError(f"{source.path} holds no VQNSP; give the checkpoint of a tokenizer phase.")
-    layout: Layout = "labram" if form == "labram" else "braindecode"
+    layout: str = "labram" if form == "labram" else "braindecode"
     readout = (objective.get("init_args") or {}).get("readout") or {}
     if str(readout.get("class_path", "")).rpartition(".")[2] == "LinearReadout":
         below = {ours: name for ours, name in _below(source, "objective.").items() if ".readout." in ours}
@@ -186,7 +116,7 @@ def _below(source: Checkpoint, prefix: str) -> dict[str, str]:
     return {"objective." + n.removeprefix(prefix): n for n in source.weights if n.startswith(prefix)}
 
 
-def _shaped(ours: str, value: Tensor, layout: Layout, channels: list[str], path: Path) -> tuple[Tensor, list[str]]:
+def _shaped(ours: str, value: Tensor, layout: str, channels: list[str], path: Path) -> tuple[Tensor, list[str]]:
     """A tensor in the shape that the other program has, and lines on rows that are not ours."""
     last = ours.rpartition(".")[2]
     if last in ("class_token", "mask_token"):
@@ -221,7 +151,7 @@ def _all_channels(value: Tensor, channels: list[str], path: Path) -> tuple[Tenso
     return table, [f"{n_empty} channels of LaBraM are not this model's; their rows are zero"] if n_empty else []
 
 
-def _all_times(value: Tensor, layout: Layout, path: Path) -> tuple[Tensor, list[str]]:
+def _all_times(value: Tensor, layout: str, path: Path) -> tuple[Tensor, list[str]]:
     """Rows of the time embedding (1, 16, D), zeros where this model has none; braindecode's has as many as ours."""
     n_rows = len(value)
     if layout == "braindecode":
@@ -245,18 +175,9 @@ def _codebook_copies(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _absent(layout: Layout) -> str:
+def _absent(layout: str) -> str:
     if layout == "labram":
         return "student.lm_head, projection_head, optimizer, epoch, args, scaler"
     if layout == "vqnsp":
         return "optimizer, epoch, args, scaler; cluster_size is the share of tokens per code, embed_avg the codes"
     return "optimizer, epoch, args, scaler" if layout == "finetuned" else "nothing"
-
-
-def _arguments(part: Mapping[str, Any], cls: type) -> dict[str, Any] | None:
-    """Constructor arguments of a part of a config, defaults included; None if it is of another class."""
-    if str(part["class_path"]).rpartition(".")[2] != cls.__name__:
-        return None
-    parameters = inspect.signature(cls).parameters.values()
-    defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
-    return defaults | dict(part.get("init_args") or {})

@@ -11,6 +11,7 @@ from cerebro.encoders.labram import LaBraM
 from cerebro.errors import CheckpointError
 from cerebro.nn.attention import Block
 from cerebro.objectives.vqnsp import VQNSP
+from cerebro.training.foreign_file import refuse_differences
 
 OFFICIAL_SFREQ = 200.0  # Hz
 OFFICIAL_PATCH = {"patch_samples": 200, "conv_stride": 8}  # fixed in the modules of the other programs
@@ -85,7 +86,7 @@ def check_encoder(path: Path, what: str, theirs: Geometry, encoder: LaBraM) -> N
     """Raise CheckpointError that names every differing key unless an encoder has the geometry of a file."""
     ours = encoder_of(encoder)
     told = f"{path} ({what}) holds LaBraM of {theirs.size()}, this encoder is of {ours.size()}"
-    _refuse_differences(told, theirs.keys, ours.keys, "model.encoder.init_args")
+    refuse_differences(told, theirs.keys, ours.keys, "model.encoder.init_args")
 
 
 def check_tokenizer(path: Path, weights: Mapping[str, Tensor], n_heads: int, objective: VQNSP) -> None:
@@ -112,24 +113,7 @@ def check_tokenizer(path: Path, weights: Mapping[str, Tensor], n_heads: int, obj
         "decoder_depth": len(objective.decoder.blocks),
         "decoder_heads": block.attn.n_heads,
     }
-    _refuse_differences(f"{path} holds another tokenizer", theirs, ours, "VQNSP's init_args")
-
-
-def _refuse_differences(told: str, theirs: Mapping[str, Value], ours: Mapping[str, Value], place: str) -> None:
-    differing = [key for key in theirs if theirs[key] != ours[key]]
-    if not differing:
-        return
-    there = ", ".join(f"{key} {_written(key, theirs[key])}" for key in differing)
-    here = ", ".join(f"{key} {_written(key, ours[key])}" for key in differing)
-    raise CheckpointError(
-        f"{told}: {there} there, {here} here; nothing was loaded; set these keys of {place} as there."
-    )
-
-
-def _written(key: str, value: Value) -> str:
-    if key == "layer_scale":
-        return "above 0" if value else "0"
-    return str(value).lower()
+    refuse_differences(f"{path} holds another tokenizer", theirs, ours, "VQNSP's init_args")
 
 
 def _depth(weights: Mapping[str, Tensor], prefix: str) -> int:

@@ -7,11 +7,8 @@ ours are those of a phase: ``encoder.*`` and ``objective.*``.
 
 import re
 from collections.abc import Collection
-from typing import Literal
 
-Layout = Literal["labram", "finetuned", "vqnsp", "braindecode"]
-
-LABELS: dict[Layout, str] = {
+LABELS: dict[str, str] = {
     "labram": "official LaBraM, pretraining",
     "finetuned": "official LaBraM, fine-tuned",
     "vqnsp": "official VQNSP tokenizer",
@@ -29,7 +26,7 @@ def _transformer(ours: str, theirs: str, channel: str = "pos_embed", time: str =
 
 
 # Ours and theirs; a name that ends with a dot stands for all below it.
-_PAIRS: dict[Layout, list[tuple[str, str]]] = {
+_PAIRS: dict[str, list[tuple[str, str]]] = {
     "labram": [
         ("encoder.mask_token", "student.mask_token"),
         ("encoder.patch.", "student.patch_embed."),
@@ -66,7 +63,7 @@ _PAIRS: dict[Layout, list[tuple[str, str]]] = {
     ],
 }
 # Tensors of a layout that have no place here: heads that nothing uses, and a codebook's copies of itself.
-_WITHOUT_PLACE: dict[Layout, tuple[str, ...]] = {
+_WITHOUT_PLACE: dict[str, tuple[str, ...]] = {
     "labram": ("student.lm_head.", "projection_head."),
     "finetuned": (),
     "vqnsp": (
@@ -79,7 +76,7 @@ _WITHOUT_PLACE: dict[Layout, tuple[str, ...]] = {
     ),
     "braindecode": (),
 }
-_SIGNATURES: list[tuple[Layout, tuple[str, ...]]] = [
+_SIGNATURES: list[tuple[str, tuple[str, ...]]] = [
     ("vqnsp", ("quantize.embedding.weight",)),
     ("labram", ("student.cls_token", "student.pos_embed")),
     ("braindecode", ("position_embedding", "temporal_embedding")),
@@ -87,12 +84,12 @@ _SIGNATURES: list[tuple[Layout, tuple[str, ...]]] = [
 ]
 
 
-def layout_of(names: Collection[str]) -> Layout | None:
+def layout_of(names: Collection[str]) -> str | None:
     """Layout that a state dict with these names has; None if it is none of LaBraM's."""
     return next((layout for layout, signature in _SIGNATURES if all(name in names for name in signature)), None)
 
 
-def our_name(name: str, layout: Layout) -> str | None:
+def our_name(name: str, layout: str) -> str | None:
     """Name in a phase of ours for a name of a layout; None if there is none."""
     for ours, theirs in _PAIRS[layout]:
         if name == theirs or (theirs.endswith(".") and name.startswith(theirs)):
@@ -103,7 +100,7 @@ def our_name(name: str, layout: Layout) -> str | None:
     return None
 
 
-def their_name(name: str, layout: Layout) -> str | None:
+def their_name(name: str, layout: str) -> str | None:
     """Name in a layout for a name in a phase of ours; None if there is none."""
     for ours, theirs in _PAIRS[layout]:
         if name == ours or (ours.endswith(".") and name.startswith(ours)):
@@ -114,11 +111,11 @@ def their_name(name: str, layout: Layout) -> str | None:
     return None
 
 
-def has_no_place(name: str, layout: Layout) -> bool:
+def has_no_place(name: str, layout: str) -> bool:
     """Whether a tensor of a layout is known and has no place here."""
     return name.startswith(_WITHOUT_PLACE[layout])
 
 
-def _mlp(layer: str, layout: Layout) -> str:
+def _mlp(layer: str, layout: str) -> str:
     """Name of a layer of an MLP: ``fc1`` or ``fc2``, or its place among braindecode's modules."""
     return {"fc1": "mlp.0", "fc2": "mlp.2"}[layer] if layout == "braindecode" else f"mlp.{layer}"

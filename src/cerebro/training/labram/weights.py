@@ -1,7 +1,6 @@
 """Weights of LaBraM from other programs, brought into the shapes, channels and window of a phase of ours."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -11,134 +10,79 @@ from cerebro.encoders.labram import LaBraM
 from cerebro.errors import CheckpointError
 from cerebro.objectives.vqnsp import VQNSP
 from cerebro.signal import SignalSpec
-from cerebro.training.labram.channels import OFFICIAL_CHANNELS, Rows, borrow_rows
-from cerebro.training.labram.geometry import OFFICIAL_SFREQ, check_encoder, check_tokenizer, encoder_in
-from cerebro.training.labram.layout import LABELS, Layout, their_name
+from cerebro.training.foreign_file import Fitted, Request, check_float32, reshaped
+from cerebro.training.labram.channels import OFFICIAL_CHANNELS, OfficialRows, borrow_rows
+from cerebro.training.labram.geometry import (
+    OFFICIAL_HEADS,
+    OFFICIAL_SFREQ,
+    check_encoder,
+    check_tokenizer,
+    encoder_in,
+)
 
 _IS_SHARE = 1e-4  # a sum of cluster sizes this near to 1 says that they are shares already, as cerebro exports them
 
 
-@dataclass(frozen=True)
-class ForeignFile:
-    """What is known of a file of another program beside its tensors.
+def fit_weights(asked: Request) -> Fitted:
+    """Bring tensors into the shapes of a module: rows of its channels, rows of its time embedding, no empty axes.
 
-    Parameters
-    ----------
-    layout : {"labram", "finetuned", "vqnsp", "braindecode"}
-    n_heads, decoder_heads : int
-        Heads where the tensors do not show them.
-    left : tuple of str
-        What else stands in the file and has no use here: ``optimizer``, ``scaler``.
-    without_place : dict of str to tuple of int
-        Shapes of tensors that have no place here, by their names in the file: ``projection_head.0.weight``.
-    """
-
-    layout: Layout
-    n_heads: int
-    decoder_heads: int
-    left: tuple[str, ...] = ()
-    without_place: dict[str, tuple[int, ...]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """Tensors as a module of ours takes them, and lines for the user."""
-
-    tensors: dict[str, Tensor]
-    lines: tuple[str, ...]
-
-
-def fit_weights(
-    taken: Mapping[str, Tensor],
-    weights: Mapping[str, Tensor],
-    file: ForeignFile,
-    path: Path,
-    target: nn.Module,
-    signal: SignalSpec,
-    rows: Rows,
-) -> Fitted:
-    """Bring tensors into the shapes of ``target``: rows of its channels, rows of its time embedding, no empty axes.
-
-    Parameters
-    ----------
-    taken : mapping of str to Tensor
-        What is to move, by its names in ``target``.
-    weights : mapping of str to Tensor
-        All tensors of the file, by our names.
-    file : ForeignFile
-        Where they come from.
-    path : Path
-        The file, for messages.
-    target : Module
-        What receives them: a LaBraM, a VQNSP, a part of one, or something that holds both.
-    signal : SignalSpec
-        Channels and rate of that LaBraM.
-    rows : {"by_name", "nearest"}
-        See `cerebro.training.labram.channels.borrow_rows`.
+    The module is a LaBraM, a VQNSP, a part of one, or something that holds both. Tokenizers and classifiers have no
+    mask token, which then keeps its start.
 
     Raises
     ------
     CheckpointError
-        In one line: another rate, size or tokenizer, channels without a row, a window longer than the time embedding,
-        or numbers that are no float32.
+        In one line: another rate, size or tokenizer, a rule that is not this model's, channels without a row, a window
+        longer than the time embedding, or numbers that are no float32.
     """
+    path, file, target, signal = asked.path, asked.file, asked.target, asked.signal
     if signal.sfreq != OFFICIAL_SFREQ:
         raise CheckpointError(
-            f"{path} ({LABELS[file.layout]}) was trained at {OFFICIAL_SFREQ:g} Hz and this store has {signal.sfreq:g} "
+            f"{path} ({file.label()}) was trained at {OFFICIAL_SFREQ:g} Hz and this store has {signal.sfreq:g} "
             "Hz; nothing was loaded; set preprocessing.sfreq: 200 in the data config and prepare the store again."
         )
-    _check_modules(taken, weights, file, path, target)
+    if asked.rows != "by_name" and asked.rows != "nearest":
+        raise CheckpointError(
+            f"{path} ({file.label()}): rows: {asked.rows} is not for LaBraM's published channels; write rows: by_name "
+            "or nearest into this entry of model.init."
+        )
+    _check_modules(asked)
     wanted = target.state_dict()
     fitted: dict[str, Tensor] = {}
     lines: list[str] = []
-    for name, value in taken.items():
+    for name, value in asked.taken.items():
         place, last = wanted.get(name), name.rpartition(".")[2]
-        if not torch.is_floating_point(value) or value.dtype == torch.float64:
-            raise CheckpointError(
-                f"{path} holds {name} as {str(value.dtype).removeprefix('torch.')}, expected float32; nothing was "
-                "loaded; save the file anew with float32 weights."
-            )
+        check_float32(name, value, path)
         if last == "channel_embedding":
-            value, told = _channel_rows(value, signal, rows, path)
+            value, told = _channel_rows(value, signal, asked.rows, path)
             lines += [line for line in told if line not in lines]
         elif last == "time_embedding" and place is not None:
             value, told = _time_rows(value, place, path)
             lines += [line for line in told if line not in lines]
         elif name.endswith("codebook.use"):
             value = _shares(value)
-        elif place is not None and _without_ones(value) == _without_ones(place):
-            value = value.reshape(place.shape)
+        else:
+            value = reshaped(value, place)
         fitted[name] = value
     lines += _class_token_lines(target, file.layout)
     lines.append("input scale: microvolt / 100, applied inside LaBraM")
     if file.left:
         lines.append(f"not used: {', '.join(file.left)}")
-    return Fitted(fitted, tuple(lines))
+    return Fitted(fitted, tuple(lines), tuple(n for n in wanted if n.rpartition(".")[2] == "mask_token"))
 
 
-def in_their_names(tensors: Mapping[str, Tensor], prefix: str, layout: Layout) -> dict[str, Tensor]:
-    """Tensors of a part of a phase (``encoder.``) under the names that they have in a layout, for messages."""
-    return {their_name(prefix + name, layout) or name: value for name, value in tensors.items()}
-
-
-def without_mask_token(wanted: Mapping[str, Tensor], taken: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What a target wants, less a mask token that the file does not have: tokenizers and classifiers mask nothing."""
-    return {name: value for name, value in wanted.items() if name in taken or name.rpartition(".")[2] != "mask_token"}
-
-
-def _check_modules(
-    taken: Mapping[str, Tensor], weights: Mapping[str, Tensor], file: ForeignFile, path: Path, target: nn.Module
-) -> None:
-    theirs = encoder_in(weights, file.n_heads)
-    for prefix, module in target.named_modules():
-        is_filled = any(name.startswith(f"{prefix}." if prefix else "") for name in taken)
+def _check_modules(asked: Request) -> None:
+    file = asked.file
+    theirs = encoder_in(asked.weights, file.n_heads or OFFICIAL_HEADS)
+    for prefix, module in asked.target.named_modules():
+        is_filled = any(name.startswith(f"{prefix}." if prefix else "") for name in asked.taken)
         if isinstance(module, LaBraM) and theirs is not None and is_filled:
-            check_encoder(path, LABELS[file.layout], theirs, module)
+            check_encoder(asked.path, file.label(), theirs, module)
         if isinstance(module, VQNSP) and is_filled and file.layout == "vqnsp":
-            check_tokenizer(path, weights, file.decoder_heads, module)
+            check_tokenizer(asked.path, asked.weights, file.decoder_heads or OFFICIAL_HEADS, module)
 
 
-def _class_token_lines(target: nn.Module, layout: Layout) -> list[str]:
+def _class_token_lines(target: nn.Module, layout: str) -> list[str]:
     """Where the class token's position is another than in the program that the file comes from."""
     theirs = "official" if layout == "labram" else "fixed"
     ours = {module.transformer.class_position for module in target.modules() if isinstance(module, LaBraM)}
@@ -154,7 +98,7 @@ def _class_token_lines(target: nn.Module, layout: Layout) -> list[str]:
     ]
 
 
-def _channel_rows(value: Tensor, signal: SignalSpec, rows: Rows, path: Path) -> tuple[Tensor, Iterable[str]]:
+def _channel_rows(value: Tensor, signal: SignalSpec, rows: OfficialRows, path: Path) -> tuple[Tensor, Iterable[str]]:
     """Row of the class token and those that the channels of a signal borrow: (1 + C, D)."""
     table = value.reshape(-1, value.shape[-1])
     if len(table) != 1 + len(OFFICIAL_CHANNELS):
@@ -188,7 +132,3 @@ def _shares(cluster_size: Tensor) -> Tensor:
     if total == 0:
         return torch.full_like(cluster_size, 1.0 / len(cluster_size))
     return (counts / total).to(cluster_size.dtype)
-
-
-def _without_ones(tensor: Tensor) -> list[int]:
-    return [size for size in tensor.shape if size != 1]
