@@ -31,9 +31,11 @@ MIXTURES = [name for name, content in CONTENT.items() if "sources" in content]
 RECIPES = [name for name, content in CONTENT.items() if "phases" in content]
 PARTS = [name for name, content in CONTENT.items() if "class_path" in content]  # that others include
 PART_KEYS = {"encoders": "--model.encoder", "objectives": "--model.objective"}
-MOST = {"depth": 2, "decoder_depth": 1, "n_codes": 512}
+MOST = {"depth": 2, "decoder_depth": 1, "n_codes": 512, "teacher_layers": 2, "predictor_depth": 1}
+MOST |= {"feedforward": 64, "predictor_feedforward": 64, "n_contexts": 2}
 TUAB_SPLIT = ["--data.split.test_releases", "[R5, eval]"]  # as configs/labram_tuh/abnormal.yaml asks for
 N_PEOPLE = 14
+N_TIMES = 2000  # samples of a recording: one window of Signal-JEPA's pretraining
 EVERY = 4  # channel of HBN's net is used: enough that two batches hold more patches than a codebook has codes
 TUH_CHANNELS = ("Fp1", "Fp2", "F3", "F4", "C3", "C4", "P3", "P4", "O1", "O2", "Cz", "A1")
 SMALL = {
@@ -78,7 +80,7 @@ def write_hbn(path: Path) -> Path:
     montage = Montage(net.name, net.channels[::EVERY], net.positions[::EVERY])
     return write_store(
         path,
-        {key: rng.normal(0, 30, (len(montage.channels), 1200)).astype(np.float32) for key in rows},
+        {key: rng.normal(0, 30, (len(montage.channels), N_TIMES)).astype(np.float32) for key in rows},
         montage,
         100.0,
         tasks={key: task for key, (_, task) in rows.items()},
