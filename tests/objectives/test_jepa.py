@@ -152,7 +152,7 @@ def test_padding_changes_nothing(toy_signal: SignalSpec, toy_eeg: Any, monkeypat
         monkeypatch.setattr(objective.mask, "forward", lambda *_: again)
         padded = objective(encoder, longer)
     torch.testing.assert_close(padded.total, plain.total, rtol=1e-4, atol=1e-5)
-    for part in ("feature_variance", "effective_rank"):
+    for part in ("feature_variance", "effective_rank", "l1_of_place"):
         torch.testing.assert_close(padded.parts[part], plain.parts[part], rtol=1e-3, atol=1e-5)
 
 
@@ -178,9 +178,13 @@ def test_effective_rank_counts_directions() -> None:
 
     flat = torch.zeros(200, 1, 8)
     flat[:, 0, :3] = torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
-    variance, rank = _spread(flat, None)
+    variance, rank, size = _spread(flat, None)
     assert float(variance) == pytest.approx(3 / 8, rel=0.1)
     assert float(rank) == pytest.approx(3, rel=0.1)
+    assert float(size) == pytest.approx(3 / 8 * (2 / math.pi) ** 0.5, rel=0.05)
+    few = [_spread(flat[4 * i : 4 * i + 4], None)[2] for i in range(50)]
+    assert float(torch.stack(few).mean()) == pytest.approx(float(size), rel=0.05)  # whatever the batch size
+    assert [float(value) for value in _spread(flat[:1], None)] == [0, 0, 0]  # a window alone tells nothing
 
 
 def test_a_dead_term_of_a_sum_is_named(toy_signal: SignalSpec) -> None:

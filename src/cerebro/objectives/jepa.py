@@ -28,7 +28,8 @@ class JEPA(Objective):
     The teacher is a moving average of the encoder behind the local tokens, which both share; its momentum rises with a
     cosine. It is copied after the hand-over of weights and kept in checkpoints.
 
-    Logged beside the loss: ``feature_variance``, how much the target of one place and time varies over the windows of a
+    Logged beside the loss: ``l1_of_place``, the loss of who knows each place and time and nothing of the window (their mean
+    over the batch, for want of the true one), below which learning about the EEG begins; ``feature_variance``, how much the target of one place and time varies over the windows of a
     batch (1 = nothing else varies, 0 = all windows look alike), and ``effective_rank`` of these variations, 1 to the
     width: ``(sum of eigenvalues)^2 / sum of their squares`` of the covariance. A run in which they stay below their
     limits for an epoch is dead, and is stopped.
@@ -111,9 +112,10 @@ class JEPA(Objective):
         target = self.targets(batch, local)  # (B, C N, D)
         error, counts, _ = self._errors(encoder, batch, local, target)
         total = torch.where(counts, error, 0.0).sum() / counts.sum().clamp(min=1)
-        variance, rank = _spread(target, self._padding(encoder, batch))
+        variance, rank, of_place = _spread(target, self._padding(encoder, batch))
         parts = {
             "l1": total.detach(),
+            "l1_of_place": of_place,
             "feature_variance": variance,
             "effective_rank": rank,
         }
@@ -201,12 +203,17 @@ class JEPA(Objective):
 
 def _spread(
     target: Float[Tensor, "B M D"], valid: Bool[Tensor, "B M"] | None
-) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Variance of a place's and time's target over the windows, and effective rank of these variations."""
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, ""]]:
+    """Variance of a place's and time's target over the windows, effective rank and mean size of these variations."""
     weight = target.new_ones(target.shape[:2]) if valid is None else valid.to(target.dtype)
     n_windows = weight.sum(dim=0)  # (M,)
     mean = (target * weight[..., None]).sum(dim=0) / n_windows.clamp(min=1)[:, None]
     away = ((target - mean) * weight[..., None]).flatten(0, 1)  # (B M, D)
-    covariance = away.T @ away / (n_windows - 1).clamp(min=0).sum().clamp(min=1)
+    n_free = (n_windows - 1).clamp(min=0)
+    covariance = away.T @ away / n_free.sum().clamp(min=1)
     trace = covariance.diagonal().sum()
-    return trace / target.shape[-1], trace.square() / covariance.square().sum().clamp(min=1e-24)
+    rank = trace.square() / covariance.square().sum().clamp(min=1e-24)
+    # a mean over n windows holds the window itself, which makes variations smaller by the root of (n - 1) / n
+    grown = torch.where(n_free > 0, n_windows / n_free.clamp(min=1), 0.0).sqrt()
+    sizes = (away.view_as(target).abs().mean(dim=-1) * grown).sum() / (weight * (n_free > 0)).sum().clamp(min=1)
+    return trace / target.shape[-1], rank, sizes
