@@ -134,6 +134,14 @@ def test_a_loss_that_is_not_finite_exits_with_1_and_one_line(capsys: pytest.Capt
     assert capsys.readouterr().err.count("cerebro: the loss became nan") == 1
 
 
+def test_a_collapsed_run_exits_with_1_and_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toy.ToyObjective.collapse", lambda self, means: "all windows look alike", raising=False)
+    assert fit() == 1
+    assert capsys.readouterr().err.count("cerebro: epoch 1 of toy is no good: all windows look alike.") == 1
+
+
 def test_mlflow_keeps_one_run_per_phase_with_config_metrics_and_source(tmp_path: Path) -> None:
     pytest.importorskip("mlflow")
     assert fit("--mlflow.enabled", "true") == 0

@@ -28,11 +28,11 @@ class JEPA(Objective):
     The teacher is a moving average of the encoder behind the local tokens, which both share; its momentum rises with a
     cosine. It is copied after the hand-over of weights and kept in checkpoints.
 
-    Logged beside the loss: ``l1_of_place``, the loss of who knows each place and time and nothing of the window (their mean
-    over the batch, for want of the true one), below which learning about the EEG begins; ``feature_variance``, how much the target of one place and time varies over the windows of a
-    batch (1 = nothing else varies, 0 = all windows look alike), and ``effective_rank`` of these variations, 1 to the
-    width: ``(sum of eigenvalues)^2 / sum of their squares`` of the covariance. A run in which they stay below their
-    limits for an epoch is dead, and is stopped.
+    Logged beside the loss: ``l1_of_place``, the loss of who knows each place and time and nothing of the window (their
+    mean over the batch, for want of the true one): below it learning about the EEG begins. ``feature_variance``, how
+    much the target of one place and time varies over the windows of a batch (1 = nothing else varies, 0 = all windows
+    look alike), and ``effective_rank`` of these variations, 1 to the width: ``(sum of eigenvalues)^2 / sum of their
+    squares`` of the covariance. A run in which they stay below their limits for an epoch is dead, and is stopped.
 
     Parameters
     ----------

@@ -14,13 +14,23 @@ import torch
 from torch import Tensor
 
 from cerebro.encoders import Encoder, LaBraM, SignalJEPA
-from cerebro.objectives import VQNSP, Contrastive, FrozenTokenizer, MaskedCodes, Objective, Supervised, WeightedSum
+from cerebro.objectives import (
+    JEPA,
+    VQNSP,
+    BlockMask,
+    Contrastive,
+    FrozenTokenizer,
+    MaskedCodes,
+    Objective,
+    Supervised,
+    WeightedSum,
+)
 from cerebro.readouts import Contextual, LinearReadout, PostLocal, PreLocal
 from cerebro.signal import EEGBatch, SignalSpec
 
 SIGNAL = SignalSpec(tuple("ABCDEF"), tuple((0.08, 0.01 * i, 0.04) for i in range(6)), 100.0, 200, ("trait",))
 HEADS = {"PreLocal": PreLocal, "PostLocal": PostLocal, "Contextual": Contextual}
-PADDED = ("vqnsp", "codes_and_trait", *HEADS)
+PADDED = ("vqnsp", "codes_and_trait", "jepa", *HEADS)
 FIELDS = ("eeg", "channel", "key", "pair")
 N_WINDOWS = 6
 
@@ -50,6 +60,14 @@ def jepa_of(signal: SignalSpec, depth: int) -> SignalJEPA:
     return SignalJEPA(signal, layers, depth, n_heads=2, feedforward=8, place_width=6)
 
 
+def short_tokens_of(signal: SignalSpec) -> SignalJEPA:
+    return SignalJEPA(signal, ((8, 16, 8), (16, 4, 4)), depth=2, n_heads=2, feedforward=32, place_width=6)
+
+
+def jepa(encoder: Any, signal: SignalSpec) -> JEPA:
+    return JEPA(encoder, signal, lambda s, n: BlockMask(s, n, ratio=0.5), 2, 2, 32, teacher_layers=2)
+
+
 def behind(head: Any) -> Callable[[Any, SignalSpec], Supervised]:
     return lambda encoder, signal: Supervised(encoder, signal, "trait", head)
 
@@ -68,12 +86,14 @@ OBJECTIVES: dict[str, Callable[[Any, SignalSpec], Objective]] = {
     "vqnsp": vqnsp,
     "codes_and_trait": codes_and_trait,
     "contrastive": Contrastive,
+    "jepa": jepa,
     "reads_back": ReadsBack,
     **{name: behind(head) for name, head in HEADS.items()},
 }
 ENCODERS: dict[str, Callable[[SignalSpec], Encoder]] = {
     name: lambda signal, depth=int(name == "Contextual"): jepa_of(signal, depth) for name in HEADS
 }
+ENCODERS["jepa"] = short_tokens_of
 
 
 def batch_of(seed: int, is_padded: bool) -> EEGBatch:
