@@ -152,7 +152,7 @@ def test_padding_changes_nothing(toy_signal: SignalSpec, toy_eeg: Any, monkeypat
         monkeypatch.setattr(objective.mask, "forward", lambda *_: again)
         padded = objective(encoder, longer)
     torch.testing.assert_close(padded.total, plain.total, rtol=1e-4, atol=1e-5)
-    for part in ("feature_variance", "effective_rank", "l1_of_place"):
+    for part in ("feature_variance", "effective_rank", "relative_l1"):
         torch.testing.assert_close(padded.parts[part], plain.parts[part], rtol=1e-3, atol=1e-5)
 
 

@@ -28,11 +28,13 @@ class JEPA(Objective):
     The teacher is a moving average of the encoder behind the local tokens, which both share; its momentum rises with a
     cosine. It is copied after the hand-over of weights and kept in checkpoints.
 
-    Logged beside the loss: ``l1_of_place``, the loss of who knows each place and time and nothing of the window (their
-    mean over the batch, for want of the true one): below it learning about the EEG begins. ``feature_variance``, how
-    much the target of one place and time varies over the windows of a batch (1 = nothing else varies, 0 = all windows
-    look alike), and ``effective_rank`` of these variations, 1 to the width: ``(sum of eigenvalues)^2 / sum of their
-    squares`` of the covariance. A run in which they stay below their limits for an epoch is dead, and is stopped.
+    The targets change while the teacher learns, so that losses of two epochs are not comparable. Logged beside the
+    loss, therefore: ``relative_l1``, its share of what it would be for who knows each place and time and nothing of the
+    window (their mean over the batch, for want of the true one); below 1 learning about the EEG begins, and it should
+    choose the best epoch (``monitor``). ``feature_variance``, how much the target of one place and time varies over the
+    windows of a batch (1 = nothing else varies, 0 = all windows look alike), and ``effective_rank`` of these
+    variations, 1 to the width: ``(sum of eigenvalues)^2 / sum of their squares`` of the covariance. A run in which they
+    stay below their limits for an epoch is dead, and is stopped.
 
     Parameters
     ----------
@@ -115,7 +117,7 @@ class JEPA(Objective):
         variance, rank, of_place = _spread(target, self._padding(encoder, batch))
         parts = {
             "l1": total.detach(),
-            "l1_of_place": of_place,
+            "relative_l1": torch.where(of_place > 0, total.detach() / of_place.clamp(min=1e-12), 1.0),
             "feature_variance": variance,
             "effective_rank": rank,
         }
