@@ -9,8 +9,15 @@ from cerebro.nn import feedforward
 from cerebro.nn.feedforward import feed_forward
 
 
-@given(shape=st.lists(st.integers(1, 7), min_size=1, max_size=3), rows=st.integers(1, 50), seed=st.integers(0, 9))
-def test_result_and_gradients_are_those_of_the_plain_layers(shape: list[int], rows: int, seed: int) -> None:
+@given(
+    shape=st.lists(st.integers(1, 7), min_size=1, max_size=3),
+    rows=st.integers(1, 50),
+    n_threads=st.integers(1, 4),
+    seed=st.integers(0, 9),
+)
+def test_result_and_gradients_are_those_of_the_plain_layers(
+    shape: list[int], rows: int, n_threads: int, seed: int
+) -> None:
     torch.manual_seed(seed)
     first, second = nn.Linear(6, 40), nn.Linear(40, 6)
     x = torch.randn(*shape, 6, requires_grad=True)
@@ -20,6 +27,7 @@ def test_result_and_gradients_are_those_of_the_plain_layers(shape: list[int], ro
     wanted = torch.autograd.grad((plain * weight).sum(), parameters)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(feedforward, "ROWS", rows)
+        patch.setattr(torch, "get_num_threads", lambda: n_threads)
         ours = feed_forward(x, first, second)
         found = torch.autograd.grad((ours * weight).sum(), parameters)
     torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-6)

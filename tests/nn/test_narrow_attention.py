@@ -22,11 +22,20 @@ def heads(n_batch: int, n_heads: int, n_tokens: int, width: int, seed: int) -> T
     n_keys=st.integers(1, 40),
     width=st.integers(1, 8),
     entries=st.sampled_from([1, 37, 200, 100_000]),
+    n_threads=st.integers(1, 4),
     masked=st.booleans(),
     seed=st.integers(0, 9),
 )
 def test_result_and_gradients_are_those_of_pytorchs_attention(
-    n_batch: int, n_heads: int, n_queries: int, n_keys: int, width: int, entries: int, masked: bool, seed: int
+    n_batch: int,
+    n_heads: int,
+    n_queries: int,
+    n_keys: int,
+    width: int,
+    entries: int,
+    n_threads: int,
+    masked: bool,
+    seed: int,
 ) -> None:
     inputs = [heads(n_batch, n_heads, n, width, seed + i) for i, n in enumerate((n_queries, n_keys, n_keys))]
     valid = None
@@ -39,6 +48,7 @@ def test_result_and_gradients_are_those_of_pytorchs_attention(
     wanted = torch.autograd.grad((plain * weight).sum(), inputs)
     with pytest.MonkeyPatch.context() as patch:  # pieces of every size, whatever the machine's cache
         patch.setattr(narrow, "ENTRIES", entries)
+        patch.setattr(torch, "get_num_threads", lambda: n_threads)
         ours = narrow_attention(*inputs, valid)
         found = torch.autograd.grad((ours * weight).sum(), inputs)
     torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)

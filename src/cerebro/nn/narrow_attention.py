@@ -5,6 +5,7 @@ products below, whose long side is always the keys (figures: docs/experiments.md
 backward pass is the same as there: queries, keys, values and the result.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 WIDEST_HEAD = 8  # with heads of 20 the fused kernel is the faster one
 FEWEST_KEYS = 96  # with fewer keys both take the same time
-ENTRIES = 256 * 1024  # of the attention matrix at once: two such buffers fit a cache
+ENTRIES = 256 * 1024  # of the attention matrix at once for each thread: two such buffers fit a cache
 HIDDEN_SCORE = -1e30  # of a key that is no token; a row without any key gets their mean
 
 
@@ -104,11 +105,15 @@ def _turned(x: Float[Tensor, "B H M E"]) -> Float[Tensor, "G E M"]:
 
 
 def _piece(n_queries: int, n_keys: int, n_heads: int) -> tuple[int, int]:
-    """Heads of all windows, and queries, of a piece of the attention matrix; pieces are about equal."""
+    """Heads of all windows, and queries, of a piece of the attention matrix; pieces are about equal.
+
+    A piece has work for every thread: threads share the heads.
+    """
+    n_threads = torch.get_num_threads()
     most = max(1, ENTRIES // n_keys)
     if most >= n_queries:
-        return min(n_heads, most // n_queries), n_queries
-    return 1, -(-n_queries // -(-n_queries // most))
+        return min(n_heads, n_threads * (most // n_queries)), n_queries
+    return min(n_heads, n_threads), -(-n_queries // -(-n_queries // most))
 
 
 def _in_groups(heads: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
@@ -116,14 +121,15 @@ def _in_groups(heads: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 def _buffers(heads: int, rows: int, n_keys: int) -> tuple[Tensor, Tensor]:
-    return torch.empty(heads, rows, n_keys), torch.empty(heads, rows, n_keys)
+    return torch.empty(heads * rows * n_keys), torch.empty(heads * rows * n_keys)
 
 
 def _weights(
     queries: Float[Tensor, "g l E"], keys: Float[Tensor, "g E M"], buffers: tuple[Tensor, Tensor]
 ) -> tuple[Float[Tensor, "g l M"], Float[Tensor, "g l M"]]:
     """Attention weights of some queries, and the buffer of the scores, which is free again."""
-    weights, scores = (buffer[: len(queries), : queries.shape[1]] for buffer in buffers)
+    shape = (len(queries), queries.shape[1], keys.shape[2])
+    weights, scores = (buffer[: math.prod(shape)].view(shape) for buffer in buffers)  # softmax wants them in one piece
     torch.bmm(queries, keys, out=scores)
     torch.ops.aten._softmax.out(scores, -1, False, out=weights)
     return weights, scores
