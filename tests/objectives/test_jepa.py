@@ -48,10 +48,20 @@ def test_the_context_is_all_that_the_prediction_sees(toy_signal: SignalSpec, toy
     assert not torch.allclose(objective._errors(encoder, batch, others, target)[0], plain)
 
 
-def test_the_loss_is_the_one_written_out(toy_signal: SignalSpec, toy_eeg: Any) -> None:
+MASKS: dict[str, Mask] = {
+    "many": lambda s, n: ManyContexts(s, n, n_contexts=2, n_targets=2, n_channels=2),
+    "disk": lambda s, n: DiskMask(s, n, "80%"),  # as many channels as there are within its radius: lists are padded
+    "blocks": blocks,
+}
+
+
+@pytest.mark.parametrize("mask", list(MASKS))
+def test_the_loss_is_the_one_written_out(toy_signal: SignalSpec, toy_eeg: Any, mask: str) -> None:
     """Token by token, with torch's own decoder on our weights, a context at a time."""
-    encoder, batch = small(toy_signal), toy_eeg(2)
-    objective = objective_of(encoder, lambda s, n: ManyContexts(s, n, n_contexts=2, n_targets=2, n_channels=2))
+    places = tuple((0.16 * (i / 6) ** 2, 0.03 * (i % 2), 0.02) for i in range(6))  # crowded on one side
+    signal = replace(toy_signal, positions=places)
+    encoder, batch = small(signal), toy_eeg(6)
+    objective = objective_of(encoder, MASKS[mask])
     decoder = torch.nn.TransformerDecoder(
         torch.nn.TransformerDecoderLayer(16, 2, 32, 0.0, batch_first=True), 2, torch.nn.LayerNorm(16)
     )
@@ -64,15 +74,19 @@ def test_the_loss_is_the_one_written_out(toy_signal: SignalSpec, toy_eeg: Any) -
         first = layer.layers[0](placed)
         mean = (first + layer.layers[1](first)) / 2
         wanted = (mean - mean.mean(-1, keepdim=True)) / (mean.var(-1, keepdim=True, correction=0) + 1e-5).sqrt()
-        errors = []
-        for row in range(2):
-            for r in range(2):
-                context = encoder.contextualise(placed[row, drawn.context[row, r]][None])
-                for index in drawn.target[row, r]:
+        errors, lengths = [], set()
+        for row in range(6):
+            for r in range(drawn.context.shape[1]):
+                shown = drawn.context[row, r][drawn.context_counts[row, r]]
+                lengths.add(len(shown))
+                context = encoder.contextualise(placed[row, shown][None])
+                for listed, counts in zip(drawn.target[row, r], drawn.target_counts[row, r], strict=True):
+                    index = listed[counts]
                     asked = positions[row, index] + objective.mask_token
-                    errors.append((decoder(asked[None], context)[0] - wanted[row, index]).abs().mean())
+                    errors.append((decoder(asked[None], context)[0] - wanted[row, index]).abs().mean(dim=-1))
         found = objective(encoder, batch).total
-    torch.testing.assert_close(found, torch.stack(errors).mean(), rtol=1e-4, atol=1e-5)
+    assert (len(lengths) > 1) is (mask == "disk")
+    torch.testing.assert_close(found, torch.cat(errors).mean(), rtol=1e-4, atol=1e-5)
 
 
 def test_the_predictor_is_braindecodes_decoder(
