@@ -50,7 +50,7 @@ def test_the_context_is_all_that_the_prediction_sees(toy_signal: SignalSpec, toy
 
 MASKS: dict[str, Mask] = {
     "many": lambda s, n: ManyContexts(s, n, n_contexts=2, n_targets=2, n_channels=2),
-    "disk": lambda s, n: DiskMask(s, n, "80%"),  # as many channels as there are within its radius: lists are padded
+    "disk": lambda s, n: DiskMask(s, n, "40%"),  # as many channels as there are within its radius: lists are padded
     "blocks": blocks,
 }
 
