@@ -177,6 +177,12 @@ def test_early_stopping_ends_a_run_and_stays_ended(tmp_path: Path, monkeypatch: 
     assert len(history(tmp_path)) == 3
 
 
+def test_patience_waits_until_the_encoder_is_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Keeper, "_is_best", lambda self, row: row["epoch"] == 0)
+    train(tmp_path, max_epochs=9, patience=2, freeze_encoder_epochs=4)
+    assert len(history(tmp_path)) == 4 + 2  # two epochs of the whole model had their chance
+
+
 def test_no_global_random_state_leaks_out_of_a_run(tmp_path: Path) -> None:
     torch.manual_seed(5)
     expected = torch.rand(1)

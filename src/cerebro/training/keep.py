@@ -102,6 +102,8 @@ class Keeper(Callback):
         Optimiser steps between checkpoints inside an epoch; 0 = only at the end of an epoch.
     patience : int
         Epochs without a better ``monitor`` after which training stops; 0 = never.
+    first_patient_epoch : int
+        Epoch from which on they are counted: behind those in which the encoder is frozen.
     precision : str
         As given to the trainer.
     say, track : callable
@@ -121,6 +123,7 @@ class Keeper(Callback):
         is_lower_better: bool,
         checkpoint_every_steps: int,
         patience: int,
+        first_patient_epoch: int,
         precision: str,
         say: Callable[[str], None],
         track: Callable[[dict[str, float]], None],
@@ -129,7 +132,8 @@ class Keeper(Callback):
         self.out, self.stamp, self.train, self.val = out, stamp, train, val
         self.transfers = transfers
         self.monitor, self.is_lower_better = monitor, is_lower_better
-        self.checkpoint_every_steps, self.patience, self.precision = checkpoint_every_steps, patience, precision
+        self.checkpoint_every_steps, self.precision = checkpoint_every_steps, precision
+        self.patience, self.first_patient_epoch = patience, first_patient_epoch
         self.say, self.track, self.beside = say, track, beside
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {"metric": monitor, "value": None, "epoch": None}
@@ -279,7 +283,8 @@ class Keeper(Callback):
         """Whether the last ``patience`` epochs brought nothing better; False without patience."""
         if not self.patience or not self.history:
             return False
-        return bool(self.history[-1]["epoch"] - (self.best["epoch"] or 0) >= self.patience)
+        since = max(self.best["epoch"] or 0, self.first_patient_epoch - 1)
+        return bool(self.history[-1]["epoch"] - since >= self.patience)
 
     def _is_best(self, row: dict[str, Any]) -> bool:
         if not len(self.val):

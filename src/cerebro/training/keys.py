@@ -85,7 +85,8 @@ class RunKeys:
     checkpoint_every_steps : int
         Optimiser steps between checkpoints inside an epoch; 0 = only at the end of an epoch.
     patience : int
-        Epochs without improvement after which training stops; 0 = never.
+        Epochs without improvement after which training stops, counted from the end of ``freeze_encoder_epochs`` on;
+        0 = never.
     overwrite : bool
         Start anew in a folder that holds another run.
     allow_seen_participants : bool

@@ -156,6 +156,7 @@ class _Run:
             keys.monitor_mode == "min",
             keys.checkpoint_every_steps,
             keys.patience,
+            0 if phase.freeze_encoder else phase.freeze_encoder_epochs,
             trainer_keys.precision,
             say,
             self.tracker.log,
