@@ -169,6 +169,35 @@ def test_tokens_left_out_have_no_influence(build: Any, toy_eeg: Any) -> None:
     torch.testing.assert_close(some, torch.stack([kept[0, [2, 0]], kept[1, [3, 0]]]), rtol=1e-4, atol=1e-5)
 
 
+def test_any_list_of_placed_tokens_is_mixed_as_in_the_window(build: Any, toy_eeg: Any) -> None:
+    encoder, batch = build(), toy_eeg(2)
+    if type(encoder).positions is Encoder.positions:
+        pytest.skip(f"{type(encoder).__name__} mixes whole windows only")
+    with torch.no_grad():
+        placed = (encoder.embed(batch) + encoder.positions(batch)).flatten(1, 2)
+        whole = encoder(batch).flatten(1, 2)
+        torch.testing.assert_close(encoder.contextualise(placed), whole, rtol=1e-4, atol=1e-5)
+        order = torch.randperm(placed.shape[1], generator=torch.Generator().manual_seed(0))
+        turned = encoder.contextualise(placed[:, order])
+        torch.testing.assert_close(turned, whole[:, order], rtol=1e-4, atol=1e-5)
+        valid = torch.arange(placed.shape[1]).expand(2, -1) < torch.tensor([[5], [3]])
+        some = encoder.contextualise(torch.where(valid[..., None], placed, 99.0), valid)
+        torch.testing.assert_close(some[1, :3], encoder.contextualise(placed[1:, :3])[0], rtol=1e-4, atol=1e-5)
+        layers = encoder.last_layers(placed, encoder.n_layers)
+        assert [layer.shape for layer in layers] == [placed.shape] * encoder.n_layers
+
+
+def test_local_parts_have_no_part_in_mixing(build: Any, toy_eeg: Any) -> None:
+    encoder, batch = build(), toy_eeg(2)
+    with torch.no_grad():
+        local = encoder.embed(batch)
+        before = encoder.mix(local, batch)
+        for name, parameter in encoder.named_parameters():
+            if name.split(".")[0] in encoder.local_parts:
+                parameter.add_(1.0)
+        assert torch.equal(encoder.mix(local, batch), before)
+
+
 def test_every_parameter_has_a_layer(build: Any) -> None:
     encoder = build()
     layers = {encoder.layer_of(name) for name, _ in encoder.named_parameters()}
