@@ -31,7 +31,7 @@ from cerebro.data.sources import WindowSource
 from cerebro.encoders import Encoder
 from cerebro.errors import ConfigError
 from cerebro.montage import Montage, hbn_129
-from cerebro.objectives import Objective
+from cerebro.objectives import Masking, Objective
 from cerebro.readouts import Readout
 from cerebro.simulate.writers import write_bdf
 from cerebro.study.recipe import read_recipe
@@ -221,6 +221,8 @@ def plain(value: Any) -> str:
         return str(list(value)).replace("'", "").replace("(", "[").replace(")", "]")
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, type):
+        return value.__name__
     if hasattr(value, "class_path"):
         return str(value.class_path).rpartition(".")[2]
     return str(value) if value != "" else '""'
@@ -230,7 +232,7 @@ def constructor(cls: type) -> str:
     """Parameters of a class that a YAML sets, with their defaults."""
     described = {entry.arg_name: entry for entry in docstring_parser.parse(cls.__doc__ or "").params}
     rows = [f"**{cls.__name__}**: {cell(docstring_parser.parse(cls.__doc__ or '').short_description)}", ""]
-    taken = {"self", "encoder", "signal", "n_outputs"}
+    taken = {"self", "encoder", "signal", "n_outputs", "n_patches"}
     if cls.__name__ == "FrozenTokenizer":
         taken = {"self", "signal"}
     parameters = [p for name, p in inspect.signature(cls).parameters.items() if name not in taken]
@@ -273,6 +275,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "keys of cerebro fit": fit_keys,
     "encoders": family(Encoder),
     "objectives": family(Objective),
+    "masks": family(Masking),
     "readouts": family(Readout),
     "windows": family(WindowSource),
     "channels": family(ChannelSpace),

@@ -190,7 +190,12 @@ def make_parser(verb: str) -> ArgumentParser:
         default=200,
         help="optimiser steps between saves; 0 = at the end of epochs only",
     )
-    parser.add_argument("--patience", type=int, default=0, help="epochs without improvement before stopping; 0 = never")
+    parser.add_argument(
+        "--patience",
+        type=int,
+        default=0,
+        help="epochs without improvement before stopping, after those with a frozen encoder; 0 = never",
+    )
     parser.add_argument("--overwrite", type=bool, default=False, help="train anew in a folder that holds another run")
     parser.add_argument(
         "--allow_seen_participants", type=bool, default=False, help="score participants seen in training"
