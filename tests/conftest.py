@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +17,10 @@ from hypothesis import HealthCheck, settings
 from torch import Tensor
 
 from cerebro.signal import EEGBatch, SignalSpec
+
+# A shell that starts pytest in the background lets it ignore SIGINT, and so would every program that a test interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples on every machine, however slow it is; `pytest --hypothesis-profile=search` tries new ones.
 settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
