@@ -153,6 +153,16 @@ def test_many_contexts_are_eight_channels_away_from_their_two_targets(signal: Si
             assert not any(context & target for target in targets)
 
 
+def test_a_context_lies_anywhere_beside_its_targets(signal: SignalSpec) -> None:
+    mask = ManyContexts(signal, 1)
+    drawn = mask(*whole(50, n_patches=1))
+    centre = torch.tensor(signal.positions)
+    shown = centre[drawn.context].mean(dim=2)  # (B, R, 3) metres
+    for target in drawn.target.unbind(dim=2):
+        away_cm = 100 * (centre[target].mean(dim=2) - shown).norm(dim=-1)
+        assert float((away_cm > 9).float().mean()) > 0.3
+
+
 def test_padding_is_neither_shown_nor_a_target(signal: SignalSpec) -> None:
     valid, channel, key, _ = whole(4, 40)
     channel[:, 30:], valid[:, 30:] = -1, False
