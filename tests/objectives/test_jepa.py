@@ -234,3 +234,6 @@ def test_labram_learns_by_it_too(toy_signal: SignalSpec, toy_eeg: Any) -> None:
         placed = (encoder.embed(batch) + encoder.positions(batch)).flatten(1, 2)
         torch.testing.assert_close(encoder.contextualise(placed), encoder(batch).flatten(1, 2), rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(encoder.last_layers(placed, 1)[0], encoder.contextualise(placed))
+    official = LaBraM(toy_signal, conv_channels=2, depth=2, n_heads=2, class_token="official")
+    with pytest.raises(ConfigError, match=r"set model\.encoder\.init_args\.class_token to fixed"):
+        official.contextualise(placed)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from cerebro.errors import check_positive
+from cerebro.errors import ConfigError, check_positive
 from cerebro.nn.attention import Block, take
 
 ClassToken = Literal["official", "fixed"]
@@ -84,7 +84,18 @@ class TokenTransformer(nn.Module):
     def layers(
         self, placed: Float[Tensor, "B M D"], valid: Bool[Tensor, "B M"] | None = None
     ) -> list[Float[Tensor, "B M D"]]:
-        """Any tokens that have their positions, after each block; the class token has its own position."""
+        """Any tokens that have their positions, after each block; the class token has its own position.
+
+        Raises
+        ------
+        ConfigError
+            If the class token has the position of the first channel, which a list of tokens does not know.
+        """
+        if self.class_position == "official":
+            raise ConfigError(
+                "class_token: official takes the position of the first channel, and JEPA mixes lists of tokens without "
+                "one; set model.encoder.init_args.class_token to fixed."
+            )
         first = (self.class_token + self.channel_embedding[0]).expand(len(placed), 1, -1).to(placed.dtype)
         x = torch.cat([first, placed], dim=1)
         with_first = None if valid is None else torch.cat([valid.new_ones(len(valid), 1), valid], dim=1)
