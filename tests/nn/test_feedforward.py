@@ -1,3 +1,6 @@
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,6 +10,16 @@ from torch import nn
 
 from cerebro.nn import feedforward
 from cerebro.nn.feedforward import feed_forward
+
+
+@contextmanager
+def of_threads(n: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @given(
@@ -25,9 +38,8 @@ def test_result_and_gradients_are_those_of_the_plain_layers(
     parameters = [x, *first.parameters(), *second.parameters()]
     plain = second(F.relu(first(x)))
     wanted = torch.autograd.grad((plain * weight).sum(), parameters)
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, of_threads(n_threads):
         patch.setattr(feedforward, "ROWS", rows)
-        patch.setattr(torch, "get_num_threads", lambda: n_threads)
         ours = feed_forward(x, first, second)
         found = torch.autograd.grad((ours * weight).sum(), parameters)
     torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-6)

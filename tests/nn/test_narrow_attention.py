@@ -1,3 +1,6 @@
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,6 +10,16 @@ from torch import Tensor
 
 from cerebro.nn import narrow_attention as narrow
 from cerebro.nn.narrow_attention import is_narrow, narrow_attention
+
+
+@contextmanager
+def of_threads(n: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def heads(n_batch: int, n_heads: int, n_tokens: int, width: int, seed: int) -> Tensor:
@@ -46,9 +59,9 @@ def test_result_and_gradients_are_those_of_pytorchs_attention(
     mask = None if valid is None else valid[:, None, None, :]
     plain = F.scaled_dot_product_attention(*inputs, attn_mask=mask)
     wanted = torch.autograd.grad((plain * weight).sum(), inputs)
-    with pytest.MonkeyPatch.context() as patch:  # pieces of every size, whatever the machine's cache
+    # Pieces of every size, whatever the machine's cache.
+    with pytest.MonkeyPatch.context() as patch, of_threads(n_threads):
         patch.setattr(narrow, "ENTRIES", entries)
-        patch.setattr(torch, "get_num_threads", lambda: n_threads)
         ours = narrow_attention(*inputs, valid)
         found = torch.autograd.grad((ours * weight).sum(), inputs)
     torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)

@@ -14,9 +14,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from cerebro.nn.threads import side_by_side
+
 WIDEST_HEAD = 8  # with heads of 20 the fused kernel is the faster one
 FEWEST_KEYS = 96  # with fewer keys both take the same time
-ENTRIES = 256 * 1024  # of the attention matrix at once for each thread: two such buffers fit a cache
+ENTRIES = 256 * 1024  # of the attention matrix at once: two such buffers fit a cache
 HIDDEN_SCORE = -1e30  # of a key that is no token; a row without any key gets their mean
 
 
@@ -56,11 +58,15 @@ class _NarrowAttention(torch.autograd.Function):
         heads, rows = _piece(n_queries, n_keys, q.shape[0] * q.shape[1])
         kt, vt = _turned(k), _turned(v)
         mixed_t = vt.new_empty(*vt.shape[:2], n_queries)  # (G, E, L); G heads of all windows
-        buffers = _buffers(heads, rows, n_keys)
-        for queries, keys, values, mixed in _in_groups(heads, _flat(q * scale), kt, vt, mixed_t):
+
+        def mix(group: tuple[Tensor, ...]) -> None:
+            queries, keys, values, mixed = group
+            buffers = _buffers(heads, rows, n_keys)
             for some, out in zip(torch.split(queries, rows, 1), torch.split(mixed, rows, 2), strict=True):
                 weights, _ = _weights(some, keys, buffers)
                 torch.bmm(values, weights.transpose(1, 2), out=out)
+
+        side_by_side(mix, _in_groups(heads, _flat(q * scale), kt, vt, mixed_t))
         ctx.save_for_backward(q, k, v, mixed_t)
         ctx.scale = scale
         return _turned_back(mixed_t, q[..., : v.shape[3]])
@@ -77,9 +83,10 @@ class _NarrowAttention(torch.autograd.Function):
         grad_less = torch.cat([_flat(grad), -mean], dim=2)
         values = F.pad(_turned(v), (0, 0, 0, 1), value=1.0)
         grad_q, grad_k, grad_v = torch.empty_like(scaled_t), torch.zeros_like(kt), torch.zeros_like(_turned(v))
-        buffers = _buffers(heads, rows, n_keys)
-        for group in _in_groups(heads, scaled, scaled_t, kt, grad_less, grad_t, values, grad_q, grad_k, grad_v):
+
+        def mix_back(group: tuple[Tensor, ...]) -> None:
             queries, queries_t, keys, less, wanted_t, with_one, to_q, to_k, to_v = group
+            buffers = _buffers(heads, rows, n_keys)
             by_row = (torch.split(x, rows, 1) for x in (queries, less))
             by_column = (torch.split(x, rows, 2) for x in (queries_t, wanted_t, to_q))
             for some, some_less, some_t, some_wanted_t, out in zip(*by_row, *by_column, strict=True):
@@ -89,6 +96,9 @@ class _NarrowAttention(torch.autograd.Function):
                 weights.mul_(scores)
                 to_k.baddbmm_(some_t, weights)
                 torch.bmm(keys, weights.transpose(1, 2), out=out)
+
+        parts = _in_groups(heads, scaled, scaled_t, kt, grad_less, grad_t, values, grad_q, grad_k, grad_v)
+        side_by_side(mix_back, parts)
         return _turned_back(grad_q.mul_(ctx.scale), q), _turned_back(grad_k, k), _turned_back(grad_v, v), None
 
 
@@ -107,13 +117,14 @@ def _turned(x: Float[Tensor, "B H M E"]) -> Float[Tensor, "G E M"]:
 def _piece(n_queries: int, n_keys: int, n_heads: int) -> tuple[int, int]:
     """Heads of all windows, and queries, of a piece of the attention matrix; pieces are about equal.
 
-    A piece has work for every thread: threads share the heads.
+    Threads share the heads, so that there are as many groups of them for one thread as for another.
     """
-    n_threads = torch.get_num_threads()
     most = max(1, ENTRIES // n_keys)
-    if most >= n_queries:
-        return min(n_heads, n_threads * (most // n_queries)), n_queries
-    return min(n_heads, n_threads), -(-n_queries // -(-n_queries // most))
+    heads = max(1, most // n_queries)
+    rows = -(-n_queries // -(-n_queries // most))
+    n_threads = torch.get_num_threads()
+    n_groups = -(-n_heads // heads)
+    return -(-n_heads // (-(-n_groups // n_threads) * n_threads)), rows
 
 
 def _in_groups(heads: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
