@@ -184,12 +184,29 @@ def test_chosen_variants_and_seeds_are_planned_alone(plan):
         ({"ablations": {"same": {"set": {"challenge1": {"model.optim.lr": 0.001}}}}}, "changes nothing"),
         ({"ablations": {"x": {"set": {"challenge1": {"model.optim.lr.base": 1}}}}}, "model.optim.lr is 0.001"),
         ({"ablations": {"x": {"drop": ["challenge1", "challenge2"]}}}, "leaves out every final phase"),
+        (
+            {"data": {"prepare": {"config": "../configs/pretrain.yaml", "store": "stores/other"}}},
+            "makes stores/other and its phases read stores/demo; set data.store",
+        ),
     ],
 )
 def test_a_plan_that_makes_no_sense_is_refused(plan, changes, message):
     with pytest.raises(ConfigError) as caught:
         plan(gains=None, **changes)
     assert message in str(caught.value)
+
+
+def test_a_store_that_one_phase_reads_is_enough(plan):
+    entry = {"config": "../configs/pretrain.yaml", "store": "stores/demo/"}
+    parts = [{**entry, "store": "stores/part"}, entry]
+    assert plan(data={"prepare": parts}).recipe.prepared == (Path("stores/part"), Path("stores/demo"))
+
+
+def test_chosen_variants_need_not_read_what_the_recipe_makes(plan):
+    ablations = {"elsewhere": {"set": {"challenge1": {"data.store": "stores/other"}}}}
+    data = {"prepare": {"config": "../configs/pretrain.yaml", "store": "stores/other"}}
+    plan(data=data, ablations=ablations, gains=None)
+    plan(data=data, ablations=ablations, gains=None, variants=["full"])
 
 
 def test_a_tokenizer_without_a_place_in_the_config_is_refused(write_recipe):

@@ -119,6 +119,8 @@ def plan_study(
         for variant in chosen
     ]
     _refuse_idle_ablations(recipe, chains)
+    if not variants:
+        _refuse_idle_stores(recipe, tuple(sorted(planner.data)))
     runs = tuple(replace(planner.runs[identity], variants=tuple(users)) for identity, users in planner.users.items())
     return Plan(recipe, out, runs, tuple(chains), tuple(sorted(planner.data)), tuple(sorted(planner.weights)))
 
@@ -139,6 +141,16 @@ def _refuse_idle_ablations(recipe: Recipe, chains: Sequence[Chain]) -> None:
                 f"recipe {recipe.path}: ablation {chain.variant!r} changes nothing; what it sets is the value that the "
                 "config has already."
             )
+
+
+def _refuse_idle_stores(recipe: Recipe, used: Sequence[Path]) -> None:
+    """Of several stores some may be sources of a mixture, so that one in use is enough."""
+    if recipe.prepared and not set(recipe.prepared) & set(used):
+        made, read = (", ".join(path.as_posix() for path in paths) for paths in (recipe.prepared, used))
+        raise ConfigError(
+            f"recipe {recipe.path} makes {made} and its phases read {read}; set data.store of every phase to what is "
+            "made, or leave data.prepare away."
+        )
 
 
 class _Planner:

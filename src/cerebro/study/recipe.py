@@ -71,6 +71,8 @@ class Recipe:
         ``full``, then ablations, then sweep members, by name.
     commands : tuple
         Commands that make cohort and stores, to be run first; running them again costs nothing.
+    prepared : tuple of Path
+        The stores that these make.
     n_folds : int
         Folds of leave-participants-out, 1 = none (the split of the configs).
     baselines : tuple of str
@@ -87,6 +89,7 @@ class Recipe:
     phases: Mapping[str, PhaseEntry]
     variants: Mapping[str, Ablation]
     commands: tuple[tuple[str, ...], ...]
+    prepared: tuple[Path, ...]
     n_folds: int
     baselines: tuple[str, ...]
     ground_truth: Path
@@ -119,7 +122,7 @@ def read_recipe(path: Path) -> Recipe:
         variants[name] = _read_ablation(f"{where}: ablations.{name}", entry, phases, path.parent)
     for name, entry in _mapping(f"{where}: sweeps", content.get("sweeps", {})).items():
         variants.update(_read_sweep(f"{where}: sweeps.{name}", name, entry, phases))
-    commands, cohort = _read_data(where, content.get("data", {}), path.parent)
+    commands, prepared, cohort = _read_data(where, content.get("data", {}), path.parent)
     truth = _text(f"{where}: ground_truth", content.get("ground_truth", ""))
     return Recipe(
         name=_text(f"{where}: name", content["name"], may_be_empty=False),
@@ -128,6 +131,7 @@ def read_recipe(path: Path) -> Recipe:
         phases=phases,
         variants=variants,
         commands=commands,
+        prepared=prepared,
         n_folds=_count(f"{where}: folds", content.get("folds", 1)),
         baselines=_read_baselines(where, content.get("baselines", [])),
         ground_truth=Path(truth) if truth else cohort / "ground_truth.json" if cohort != Path() else Path(),
@@ -242,10 +246,11 @@ def _read_sweep(where: str, sweep: str, content: Any, phases: Mapping[str, Phase
     }
 
 
-def _read_data(where: str, content: Any, folder: Path) -> tuple[tuple[tuple[str, ...], ...], Path]:
-    """Commands that make the data, and the folder of the simulated cohort (``Path()`` without one)."""
+def _read_data(where: str, content: Any, folder: Path) -> tuple[tuple[tuple[str, ...], ...], tuple[Path, ...], Path]:
+    """Commands that make the data, the stores, and the folder of the simulated cohort (``Path()`` without one)."""
     _check_keys(f"{where}: data", content, ("simulate", "prepare"))
     commands: list[tuple[str, ...]] = []
+    prepared: list[Path] = []
     cohort = Path()
     if "simulate" in content:
         entry, place = content["simulate"], f"{where}: data.simulate"
@@ -261,7 +266,8 @@ def _read_data(where: str, content: Any, folder: Path) -> tuple[tuple[tuple[str,
         _check_keys(place, entry, ("config", "store"), required=("config", "store"))
         config = _read_config(f"{place}.config", entry["config"], folder)
         commands.append(("cerebro", "prepare", str(config), "--out", str(entry["store"])))
-    return tuple(commands), cohort
+        prepared.append(Path(str(entry["store"])))
+    return tuple(commands), tuple(prepared), cohort
 
 
 def _read_seeds(where: str, content: Any) -> tuple[int, ...]:
