@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from cerebro.errors import DataError
 from cerebro.report import figures
@@ -230,6 +231,20 @@ def test_a_damaged_config_of_a_run_is_named(study_folder, content):
     next(study_folder.glob("phases/challenge1*/config.yaml")).write_bytes(content)
     with pytest.raises(DataError, match=r"config\.yaml is damaged or missing; remove .*run the recipe again"):
         gather(study_folder)
+
+
+def test_a_label_of_weight_zero_is_not_among_those_a_phase_learned_from(study_folder):
+    make_results(study_folder)
+    path = next(study_folder.glob("phases/pretrain*/config.yaml"))
+    config = yaml.safe_load(path.read_text())
+    terms = {name: {"init_args": {"target": name}} for name in ("p_factor", "age", "sex")} | {"jepa": {"init_args": {}}}
+    weights = {"p_factor": 0.0, "age": 0.5, "sex": 0, "jepa": 1.0}
+    config["model"]["objective"] = {"class_path": "WeightedSum", "init_args": {"terms": terms, "weights": weights}}
+    config["data"]["targets"] = ["p_factor", "age", "sex", "other"]
+    path.write_text(yaml.safe_dump(config))
+    page = write_report(study_folder, Path("page.html")).read_text()
+    row = page[page.index("<td>pretrain</td>") :].split("</tr>")[0]
+    assert "<td>age, other</td>" in row
 
 
 def test_an_unfinished_study_has_no_page(study_folder):

@@ -1,6 +1,8 @@
 """Sections about how it came about: participants, learning, data, commands. Empty = left out."""
 
+from collections.abc import Mapping
 from html import escape
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +36,7 @@ def participants(evidence: Evidence) -> str:
         source = windows.get("class_path", "").rpartition(".")[2] if isinstance(windows, dict) else ""
         sides = run.record["participants"]
         tested = len(np.unique(run.predictions["participant"])) if "participant" in run.predictions else 0
-        cells = [run.phase, source, ", ".join(run.config["data"].get("targets") or []) or "none", releases]
+        cells = [run.phase, source, ", ".join(_labels(run.config)) or "none", releases]
         counts = [str(len(sides["train"])), str(len(sides["val"])), str(tested) if tested else ""]
         rows.append(("", [*(escape(cell) for cell in cells), *counts]))
     head = ["phase", "windows", "labels", "releases held out", "trained on", "selected on", "tested on"]
@@ -44,6 +46,17 @@ def participants(evidence: Evidence) -> str:
     )
     names = tag("details", tag("summary", "all participants by side") + lists)
     return tag("p", text) + table(head, rows, numbers=(4, 5, 6)) + names
+
+
+def _labels(config: Mapping[str, Any]) -> list[str]:
+    """What a phase learns from, in the order of its targets: one that only terms of weight 0 name is read, not used."""
+    keys = config["model"].get("objective", {}).get("init_args", {})
+    idle: set[str | None] = set()
+    busy: set[str | None] = set()
+    for name, term in keys.get("terms", {}).items():
+        used = busy if keys.get("weights", {}).get(name, 1) else idle
+        used.add(term.get("init_args", {}).get("target"))
+    return [target for target in config["data"].get("targets") or [] if target in busy or target not in idle]
 
 
 def curves(evidence: Evidence) -> str:
