@@ -1,5 +1,5 @@
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import pytest
 import torch
@@ -12,16 +12,6 @@ from cerebro.nn import feedforward
 from cerebro.nn.feedforward import feed_forward
 
 
-@contextmanager
-def of_threads(n: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 @given(
     shape=st.lists(st.integers(1, 7), min_size=1, max_size=3),
     rows=st.integers(1, 50),
@@ -29,7 +19,11 @@ def of_threads(n: int) -> Iterator[None]:
     seed=st.integers(0, 9),
 )
 def test_result_and_gradients_are_those_of_the_plain_layers(
-    shape: list[int], rows: int, n_threads: int, seed: int
+    shape: list[int],
+    rows: int,
+    n_threads: int,
+    seed: int,
+    of_threads: Callable[[int], AbstractContextManager[None]],
 ) -> None:
     torch.manual_seed(seed)
     first, second = nn.Linear(6, 40), nn.Linear(40, 6)

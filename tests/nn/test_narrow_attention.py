@@ -1,5 +1,5 @@
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import pytest
 import torch
@@ -10,16 +10,6 @@ from torch import Tensor
 
 from cerebro.nn import narrow_attention as narrow
 from cerebro.nn.narrow_attention import is_narrow, narrow_attention
-
-
-@contextmanager
-def of_threads(n: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def heads(n_batch: int, n_heads: int, n_tokens: int, width: int, seed: int) -> Tensor:
@@ -49,6 +39,7 @@ def test_result_and_gradients_are_those_of_pytorchs_attention(
     n_threads: int,
     masked: bool,
     seed: int,
+    of_threads: Callable[[int], AbstractContextManager[None]],
 ) -> None:
     inputs = [heads(n_batch, n_heads, n, width, seed + i) for i, n in enumerate((n_queries, n_keys, n_keys))]
     valid = None

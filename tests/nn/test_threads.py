@@ -1,7 +1,8 @@
 import multiprocessing
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import pytest
 import torch
@@ -11,12 +12,10 @@ from cerebro.nn.threads import side_by_side
 
 
 @pytest.fixture(autouse=True)
-def three_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
+def three_threads(of_threads: Callable[[int], AbstractContextManager[None]]) -> Iterator[None]:
     threads._threads.cache_clear()  # every test begins them anew
-    torch.set_num_threads(3)
-    yield
-    torch.set_num_threads(before)
+    with of_threads(3):
+        yield
 
 
 def squares(n: int) -> list[float]:
