@@ -41,6 +41,18 @@ def test_result_and_gradients_are_those_of_the_plain_layers(
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
+def test_gradients_are_the_same_to_the_bit_whichever_thread_takes_which_tokens(
+    of_threads: Callable[[int], AbstractContextManager[None]],
+) -> None:
+    torch.manual_seed(0)
+    first, second = nn.Linear(16, 256), nn.Linear(256, 16)
+    x, weight = torch.randn(1500, 16, requires_grad=True), torch.randn(1500, 16)
+    parameters = [x, *first.parameters(), *second.parameters()]
+    with of_threads(3):
+        runs = [torch.autograd.grad((feed_forward(x, first, second) * weight).sum(), parameters) for _ in range(8)]
+    assert all(torch.equal(mine, again) for run in runs for mine, again in zip(runs[0], run, strict=True))
+
+
 def test_the_hidden_layer_is_not_kept() -> None:
     first, second = nn.Linear(8, 512), nn.Linear(512, 8)
     x = torch.randn(300, 8, requires_grad=True)

@@ -60,6 +60,15 @@ def test_result_and_gradients_are_those_of_pytorchs_attention(
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
+def test_gradients_are_the_same_to_the_bit_whichever_thread_takes_which_heads(
+    of_threads: Callable[[int], AbstractContextManager[None]],
+) -> None:
+    inputs = [heads(4, 4, 200, 8, seed) for seed in range(3)]
+    with of_threads(3):
+        runs = [torch.autograd.grad(narrow_attention(*inputs).square().sum(), inputs) for _ in range(8)]
+    assert all(torch.equal(mine, again) for run in runs for mine, again in zip(runs[0], run, strict=True))
+
+
 def test_large_scores_stay_finite_and_right() -> None:
     q, k, v = (30 * heads(1, 2, 100, 8, seed).detach() for seed in range(3))
     exact = F.scaled_dot_product_attention(q.double(), k.double(), v.double()).float()

@@ -200,6 +200,7 @@ def test_a_store_that_one_phase_reads_is_enough(plan):
     entry = {"config": "../configs/pretrain.yaml", "store": "stores/demo/"}
     parts = [{**entry, "store": "stores/part"}, entry]
     assert plan(data={"prepare": parts}).recipe.prepared == (Path("stores/part"), Path("stores/demo"))
+    plan(data={"prepare": {**entry, "store": str(Path("stores/demo").absolute())}})
 
 
 def test_chosen_variants_need_not_read_what_the_recipe_makes(plan):

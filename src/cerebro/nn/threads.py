@@ -1,7 +1,7 @@
 """Pieces of CPU work side by side: one thread each, instead of every small product shared among all threads.
 
-Waking PyTorch's threads takes as long as a product of some hundred microseconds (figures: docs/experiments.md,
-Signal-JEPA's steps). Operations of PyTorch let other threads of Python run meanwhile.
+Where PyTorch shares a product of a hundred microseconds among its threads, a third of the time or more goes to waking
+them (figures: docs/experiments.md, Signal-JEPA's steps). Its operations let other threads of Python run meanwhile.
 """
 
 import os

@@ -145,7 +145,7 @@ def _refuse_idle_ablations(recipe: Recipe, chains: Sequence[Chain]) -> None:
 
 def _refuse_idle_stores(recipe: Recipe, used: Sequence[Path]) -> None:
     """Of several stores some may be sources of a mixture, so that one in use is enough."""
-    if recipe.prepared and not set(recipe.prepared) & set(used):
+    if recipe.prepared and not {path.resolve() for path in recipe.prepared} & {path.resolve() for path in used}:
         made, read = (", ".join(path.as_posix() for path in paths) for paths in (recipe.prepared, used))
         raise ConfigError(
             f"recipe {recipe.path} makes {made} and its phases read {read}; set data.store of every phase to what is "
