@@ -69,6 +69,13 @@ class EEGBatch:
     targets: dict[str, Float[Tensor, " B"]] = field(default_factory=dict)
     known: dict[str, Bool[Tensor, " B"]] = field(default_factory=dict)  # False where the label is missing
     is_padded: bool = True  # False promises that no channel is -1 and every n_valid is T: no look at the tensors needed
+    deviation: Float[Tensor, "n C2"] = field(default_factory=lambda: torch.empty(0, 0))  # see `RawBatch`
+
+    def scale(self, otherwise_uV: float) -> Float[Tensor, "B C"]:
+        """Standard deviation of each channel of its recording in microvolts; ``otherwise_uV`` where none is carried."""
+        if self.deviation.numel():
+            return self.deviation
+        return self.eeg.new_full(self.eeg.shape[:2], otherwise_uV)
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "EEGBatch":
         """Copy to ``device``."""
@@ -136,7 +143,8 @@ class RawBatch:
     """Windows as the store holds them: int16, time-major. The only place where int16 is known.
 
     Where the model runs on the CPU they may come as ``microvolts`` already, read and turned over in one pass; then
-    ``counts`` is empty, (B, 0, 0).
+    ``counts`` is empty, (B, 0, 0). Sequences carry the standard ``deviation`` of each channel over its whole recording,
+    by which models may standardise; other windows carry none.
     """
 
     counts: Int16[Tensor, "B T C"]
@@ -153,6 +161,7 @@ class RawBatch:
     is_padded: bool = True  # as in EEGBatch; whoever makes the batch knows it without reading a tensor
     channel_map: ChannelMap = KEEP_CHANNELS
     microvolts: Float[Tensor, "n C2 T2"] = field(default_factory=lambda: torch.empty(0, 0, 0))  # or empty
+    deviation: Float[Tensor, "m O2"] = field(default_factory=lambda: torch.empty(0, 0))  # microvolts, (B, O); or empty
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "RawBatch":
         """Copy to ``device``: half the bytes of float32."""
@@ -178,6 +187,7 @@ class RawBatch:
             targets=self.targets,
             known=self.known,
             is_padded=self.is_padded,
+            deviation=self.deviation,
         )
 
     def __len__(self) -> int:
