@@ -1,8 +1,8 @@
 """One Mamba-2 layer, forward and backward, T 124, batch 64, float32, dropout 0: times, memory and errors beside peers.
 
-Width 128 with heads of 32, ``_d256`` width 256 with heads of 64 (``headdim``); the layer is `Mamba2Mixer`, all peers of
-Mamba-2 have its weights. Numbers below 1e-38 count as 0 on both sides (``torch.set_flush_denormal``). Time ratios say
-how many times less time ours takes.
+Width 128, heads of 32 (``headdim``); ``_headdim64``: heads of 64; ``_d256``: width 256, heads of 64. With more
+heads the plain forms are dearer. The layer is `Mamba2Mixer`; all peers of Mamba-2 have its weights. Time ratios say how
+many times less time ours takes.
 
 ``ratio_vs_chunked_ssd``: the paper's chunked form in ordinary autograd, chunk 64 (``tests/reference/mamba2_plain.py``);
 ``_shared`` is the same with the product of C and B formed once for all heads instead of for each.
@@ -26,7 +26,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from mamba2_layers import BATCH, D_CONV, D_STATE, EXPAND, HEADDIM, N_TIMES, layer_of, recurrence, transformers_mixer
+from mamba2_layers import BATCH, D_CONV, D_STATE, EXPAND, N_TIMES, SIZES, layer_of, recurrence, transformers_mixer
 from mamba2_memory import figures as memory
 from timing import Comparison, compare
 
@@ -45,14 +45,14 @@ Clock = Callable[[], float]
 
 
 def main(rounds: int) -> dict[str, float]:
-    torch.set_flush_denormal(True)  # before there are threads: each takes it over from the one that starts it
     theirs, why = transformers_mixer()
     said = "transformers' Mamba2Mixer" if theirs else f"the plain form with chunk 256 (no transformers here: {why})"
-    heads = ", ".join(f"{headdim} at d {d_model}" for d_model, headdim in HEADDIM.items())
+    heads = ", ".join(f"{headdim} at d {d_model}" for d_model, headdim in SIZES.values())
     print(f"headdim {heads}; one thread, then two; ratio_vs_transformers is beside {said}", file=sys.stderr)
-    figures = {"peer_is_transformers": float(theirs is not None), "headdim": 32.0, "headdim_d256": 64.0}
-    for d_model in HEADDIM:
-        figures |= memory(d_model) | gradient_error(d_model)
+    figures = {"peer_is_transformers": float(theirs is not None)}
+    figures |= {f"headdim{size}": float(headdim) for size, (_, headdim) in SIZES.items()}
+    for size in SIZES:
+        figures |= memory(size) | gradient_error(size)
     torch.set_num_threads(1)
     figures |= all_times(rounds, time.process_time)
     torch.set_num_threads(2)
@@ -61,23 +61,19 @@ def main(rounds: int) -> dict[str, float]:
 
 def all_times(rounds: int, clock: Clock) -> dict[str, float]:
     figures: dict[str, float] = {}
-    for d_model in HEADDIM:
-        figures |= beside_peers(d_model, rounds, clock) | share(d_model, rounds, clock)
+    for size in SIZES:
+        figures |= beside_peers(size, rounds, clock) | share(size, rounds, clock)
     return figures | long_sequences(rounds, clock) | per_token(rounds, clock)
 
 
 # Figures --------------------------------------------------------------------------------------------------------------
-def named(name: str, d_model: int) -> str:
-    return name if d_model == 128 else f"{name}_d{d_model}"
-
-
-def beside_peers(d_model: int, rounds: int, clock: Clock) -> dict[str, float]:
+def beside_peers(size: str, rounds: int, clock: Clock) -> dict[str, float]:
     figures: dict[str, float] = {}
     for name, (ours, peer) in PEERS.items():
-        found = compare(layer_of(ours, d_model).step, layer_of(peer, d_model).step, rounds, clock)
-        figures |= found.figures(named(name, d_model))
-        figures[named(f"seconds_{peer}", d_model)] = found.peer_s
-        figures[named(f"seconds_{ours}", d_model)] = found.ours_s
+        found = compare(layer_of(ours, size).step, layer_of(peer, size).step, rounds, clock)
+        figures |= found.figures(f"{name}{size}")
+        figures[f"seconds_{peer}{size}"] = found.peer_s
+        figures[f"seconds_{ours}{size}"] = found.ours_s
     return figures
 
 
@@ -85,7 +81,7 @@ def long_sequences(rounds: int, clock: Clock) -> dict[str, float]:
     """At every T the Transformer layer's time over ours, and the comparison where that is lowest."""
     found: dict[int, Comparison] = {}
     for n_times in LONG:
-        ours, peer = (layer_of(kind, 128, LONG_TOKENS // n_times, n_times) for kind in ("ours", "transformer_layer"))
+        ours, peer = (layer_of(kind, "", LONG_TOKENS // n_times, n_times) for kind in ("ours", "transformer_layer"))
         found[n_times] = compare(ours.step, peer.step, rounds, clock)
     figures: dict[str, float] = {}
     for n_times, comparison in found.items():
@@ -96,21 +92,21 @@ def long_sequences(rounds: int, clock: Clock) -> dict[str, float]:
 
 
 def per_token(rounds: int, clock: Clock) -> dict[str, float]:
-    long, short = (layer_of("ours", 128, LONG_TOKENS // n_times, n_times) for n_times in (8192, 512))
+    long, short = (layer_of("ours", "", LONG_TOKENS // n_times, n_times) for n_times in (8192, 512))
     return compare(short.step, long.step, rounds, clock).figures("per_token_8192_over_512")
 
 
-def share(d_model: int, rounds: int, clock: Clock) -> dict[str, float]:
-    multiply, gemm_flops = gemm(d_model)
-    found = compare(layer_of("ours", d_model).step, multiply, rounds, clock)
-    scale = layer_flops(d_model, BATCH, N_TIMES) / gemm_flops
-    figures = {name: value * scale for name, value in found.figures(named("share_of_gemm", d_model)).items()}
-    return figures | {named("gemm_gflops", d_model): gemm_flops / found.peer_s / 1e9}
+def share(size: str, rounds: int, clock: Clock) -> dict[str, float]:
+    multiply, gemm_flops = gemm(size)
+    found = compare(layer_of("ours", size).step, multiply, rounds, clock)
+    scale = layer_flops(size, BATCH, N_TIMES) / gemm_flops
+    figures = {name: value * scale for name, value in found.figures(f"share_of_gemm{size}").items()}
+    return figures | {f"gemm_gflops{size}": gemm_flops / found.peer_s / 1e9}
 
 
-def gemm(d_model: int) -> tuple[Callable[[], None], float]:
+def gemm(size: str) -> tuple[Callable[[], None], float]:
     """The layer's largest product, as often as takes some tenths of a second, and its FLOPs."""
-    n_outputs = layer_of("ours", d_model, 1, 1).module.in_proj.out_features
+    d_model, n_outputs, _ = projections(size)
     tokens, weight = torch.randn(BATCH * N_TIMES, d_model), torch.randn(n_outputs, d_model)
     n_calls = 20 * 128 // d_model
 
@@ -121,11 +117,11 @@ def gemm(d_model: int) -> tuple[Callable[[], None], float]:
     return multiply, n_calls * linear_flops(BATCH * N_TIMES, d_model, n_outputs, passes=1)
 
 
-def gradient_error(d_model: int, n_batch: int = BATCH, n_times: int = N_TIMES) -> dict[str, float]:
-    ours = layer_of("ours", d_model, n_batch, n_times)
+def gradient_error(size: str, n_batch: int = BATCH, n_times: int = N_TIMES) -> dict[str, float]:
+    ours = layer_of("ours", size, n_batch, n_times)
     ours.step()
     assert ours.tokens.grad is not None
-    exact = recurrence(d_model, HEADDIM[d_model])
+    exact = recurrence(*SIZES[size])
     exact.load_state_dict(ours.module.state_dict())
     exact.double()
     tokens = ours.tokens.detach().double().requires_grad_()
@@ -134,8 +130,11 @@ def gradient_error(d_model: int, n_batch: int = BATCH, n_times: int = N_TIMES) -
     wanted = {"tokens": tokens.grad} | {name: value.grad for name, value in exact.named_parameters()}
     found = {"tokens": ours.tokens.grad} | {name: value.grad for name, value in ours.module.named_parameters()}
     errors = {name: float((found[name] - grad).abs().max() / grad.abs().max()) for name, grad in wanted.items()}
-    print(f"d {d_model}: the gradient with the largest error is that of {max(errors, key=errors.get)}", file=sys.stderr)
-    return {named("max_gradient_error", d_model): max(errors.values())}
+    print(
+        f"max_gradient_error{size}: the gradient with the largest error is that of {max(errors, key=errors.get)}",
+        file=sys.stderr,
+    )
+    return {f"max_gradient_error{size}": max(errors.values())}
 
 
 # FLOPs ----------------------------------------------------------------------------------------------------------------
@@ -154,11 +153,16 @@ def scan_flops(n_batch: int, n_times: int, inner: int, tile: int, passes: int = 
     return 2.0 * n_batch * (squares * (D_STATE + inner) + (n_read + n_written) * D_STATE * inner) * passes
 
 
-def layer_flops(d_model: int, n_batch: int, n_times: int, tile: int = N_TIMES, passes: int = 3) -> float:
+def layer_flops(size: str, n_batch: int, n_times: int, tile: int = N_TIMES, passes: int = 3) -> float:
     """Both projections, the convolution, and the scan; ``passes=1``: forward alone. One tile holds 124 places."""
-    inner, n_rows = EXPAND * d_model, n_batch * n_times
-    n_conv, n_heads = inner + 2 * D_STATE, inner // HEADDIM[d_model]
-    linear = linear_flops(n_rows, d_model, inner + n_conv + n_heads, passes) + linear_flops(
-        n_rows, inner, d_model, passes
-    )
+    d_model, n_outputs, inner = projections(size)
+    n_rows, n_conv = n_batch * n_times, inner + 2 * D_STATE
+    linear = linear_flops(n_rows, d_model, n_outputs, passes) + linear_flops(n_rows, inner, d_model, passes)
     return linear + linear_flops(n_rows, D_CONV, n_conv, passes) + scan_flops(n_batch, n_times, inner, tile, passes)
+
+
+def projections(size: str) -> tuple[int, int, int]:
+    """D, what ``in_proj`` gives, and the inner width, which is what ``out_proj`` takes."""
+    d_model, headdim = SIZES[size]
+    inner = EXPAND * d_model
+    return d_model, 2 * inner + 2 * D_STATE + inner // headdim, inner

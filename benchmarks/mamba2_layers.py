@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cerebro.nn.mamba2 import Mamba2Layer, Mamba2Mixer
 
 BATCH, N_TIMES = 64, 124
-HEADDIM = {128: 32, 256: 64}  # of each width: 8 heads
+SIZES = {"": (128, 32), "_headdim64": (128, 64), "_d256": (256, 64)}  # what a figure's name ends in: D, width of a head
 D_STATE, D_CONV, EXPAND = 128, 4, 2
 N_HEADS, FEEDFORWARD = 4, 4  # of the Transformer layer; its feed-forward branch as a multiple of the width
 CHUNK, CHUNK_OF_TRANSFORMERS = 64, 256
@@ -40,17 +40,18 @@ class Layer:
         self.mixed().backward(self.gradient)
 
 
-def layer_of(kind: str, d_model: int, n_batch: int = BATCH, n_times: int = N_TIMES) -> Layer:
+def layer_of(kind: str, size: str = "", n_batch: int = BATCH, n_times: int = N_TIMES) -> Layer:
     """The same weights of Mamba-2, the same tokens and the same gradient for every kind."""
+    d_model, headdim = SIZES[size]
     torch.manual_seed(0)
-    ours = Mamba2Mixer(d_model, D_STATE, D_CONV, EXPAND, HEADDIM[d_model])
-    module = module_of(kind, d_model, ours)
+    module = module_of(kind, d_model, headdim)
     draw = torch.Generator().manual_seed(1)
     tokens, gradient = torch.randn(2, n_batch, n_times, d_model, generator=draw).unbind()
     return Layer(module.train(), tokens.clone().requires_grad_(), gradient.clone())
 
 
-def module_of(kind: str, d_model: int, ours: Mamba2Mixer) -> nn.Module:
+def module_of(kind: str, d_model: int, headdim: int) -> nn.Module:
+    ours = Mamba2Mixer(d_model, D_STATE, D_CONV, EXPAND, headdim)
     if kind == "ours":
         return ours
     if kind == "ours_with_norm":
@@ -59,13 +60,12 @@ def module_of(kind: str, d_model: int, ours: Mamba2Mixer) -> nn.Module:
         return nn.TransformerEncoderLayer(
             d_model, N_HEADS, FEEDFORWARD * d_model, dropout=0.0, batch_first=True, norm_first=True
         )
-    peer = _peer_of(kind, d_model)
+    peer = peer_of(kind, d_model, headdim)
     peer.load_state_dict(ours.state_dict(), strict=True)
     return peer
 
 
-def _peer_of(kind: str, d_model: int) -> nn.Module:
-    headdim = HEADDIM[d_model]
+def peer_of(kind: str, d_model: int, headdim: int) -> nn.Module:
     if kind == "chunked_ssd":
         return plain(d_model, headdim, CHUNK)
     if kind == "chunked_ssd_shared":

@@ -16,25 +16,25 @@ import torch
 from mamba2_layers import layer_of
 
 
-def figures(d_model: int) -> dict[str, float]:
+def figures(size: str) -> dict[str, float]:
     """``memory_vs_chunked_ssd`` and the others as ours over the peer, and megabytes of each."""
     kinds = ("ours", "chunked_ssd", "transformers", "transformer_layer")
-    peaks = {kind: _peak_mb(kind, d_model) for kind in kinds}
-    behind = "" if d_model == 128 else f"_d{d_model}"
-    found = {f"memory_vs_{kind}{behind}": peaks["ours"] / peaks[kind] for kind in kinds[1:]}
-    return found | {f"step_peak_mb_{kind}{behind}": peak for kind, peak in peaks.items()}
+    peaks = {kind: _peak_mb(kind, size) for kind in kinds}
+    found = {f"memory_vs_{kind}{size}": peaks["ours"] / peaks[kind] for kind in kinds[1:]}
+    return found | {f"step_peak_mb_{kind}{size}": peak for kind, peak in peaks.items()}
 
 
-def _peak_mb(kind: str, d_model: int) -> float:
-    command = [sys.executable, str(Path(__file__).resolve()), kind, str(d_model)]
+def _peak_mb(kind: str, size: str) -> float:
+    command = [sys.executable, str(Path(__file__).resolve()), kind, size]
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**16)}
     return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout)
 
 
-def peak_of_steps(kind: str, d_model: int) -> float:
+def peak_of_steps(kind: str, size: str) -> float:
     torch.set_num_threads(1)
-    layer_of(kind, d_model, n_batch=1, n_times=8).step()
-    layer = layer_of(kind, d_model)
+    layer_of(kind, size, n_batch=1, n_times=8).step()
+    layer = layer_of(kind, size)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before = _status_mb("VmRSS")
     for _ in range(3):
         layer.step()
@@ -47,4 +47,4 @@ def _status_mb(field: str) -> float:
 
 
 if __name__ == "__main__":
-    print(peak_of_steps(sys.argv[1], int(sys.argv[2])))
+    print(peak_of_steps(sys.argv[1], sys.argv[2]))
