@@ -16,7 +16,8 @@ one sequence of 8192 over that of 16 of 512.
 ``share_of_gemm`` counts FLOPs by the formula below, without what is computed twice, beside the rate of the layer's
 largest product, ``in_proj``, in the same rounds. ``memory_vs_chunked_ssd``: see `mamba2_memory`. ``max_gradient_error``
 is the largest error of a gradient, of the input or of any parameter, against the recurrence in float64, over the
-largest entry of that gradient. ``_two_threads`` figures count wall time.
+largest entry of that gradient. ``end_to_end_ratio`` and its like: see `mamba2_end_to_end`. ``_two_threads`` figures
+count wall time.
 """
 
 import sys
@@ -26,6 +27,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
+from mamba2_end_to_end import figures as end_to_end
 from mamba2_layers import BATCH, D_CONV, D_STATE, EXPAND, N_TIMES, SIZES, layer_of, recurrence, transformers_mixer
 from mamba2_memory import figures as memory
 from timing import Comparison, compare
@@ -63,7 +65,7 @@ def all_times(rounds: int, clock: Clock) -> dict[str, float]:
     figures: dict[str, float] = {}
     for size in SIZES:
         figures |= beside_peers(size, rounds, clock) | share(size, rounds, clock)
-    return figures | long_sequences(rounds, clock) | per_token(rounds, clock)
+    return figures | long_sequences(rounds, clock) | per_token(rounds, clock) | end_to_end(rounds, clock)
 
 
 # Figures --------------------------------------------------------------------------------------------------------------

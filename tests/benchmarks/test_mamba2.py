@@ -162,3 +162,33 @@ def test_the_lowest_ratio_of_long_sequences_is_the_lowest(bench: ModuleType, mon
     figures = bench.long_sequences(7, None)
     assert figures["ratio_vs_transformer_layer_min_long"] == 1.2
     assert [figures[f"ratio_vs_transformer_layer_t{n}"] for n in (8, 16, 32)] == [1.4, 1.2, 1.3]
+
+
+@pytest.mark.filterwarnings("ignore:::transformers")
+def test_end_to_end_both_sides_read_mask_and_learn_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, sequences = imported("mamba2_end_to_end"), imported("sequences")
+    for name, value in {"N_CHANNELS": 3, "N_WINDOWS": 12, "LENGTH": 64}.items():
+        monkeypatch.setattr(sequences, name, value)
+    monkeypatch.setattr(whole, "BATCH", 4)
+    monkeypatch.setattr(whole, "N_LAYERS", 2)
+    data, files = whole.write_data(tmp_path)
+    readers = whole.StoreReader(data), whole.PandasReader(data, files)
+    assert len(readers[0].batches) == 1  # of 6 sequences; that of the other 2 is left out
+    ours, theirs = (reader.read() for reader in readers)
+    assert ours.eeg.shape == (4, 1, 12 * 64)
+    torch.testing.assert_close(ours.eeg, theirs.eeg, rtol=0, atol=0.05)  # microvolts; a step of the store's counts
+    models = whole.ours_and_peer(data, headdim=32)
+    losses = [model.loss(model.encoder, model.objective, ours) for model in models]
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-5, atol=1e-6)
+    for loss in losses:
+        loss.backward()
+    found, wanted = ({name: value.grad for name, value in model.encoder.named_parameters()} for model in models)
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-4 * float(value.abs().max()), msg=name)
+    before = losses[1].item()
+    for model, reader in zip(models, readers, strict=True):
+        step = whole.step_of(model, reader)
+        for _ in range(5):
+            step()
+        assert model.loss(model.encoder, model.objective, ours).item() < before
