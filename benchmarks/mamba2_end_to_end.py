@@ -137,10 +137,8 @@ def our_loss(encoder: Mamba2, objective: MaskedWindows, batch: EEGBatch) -> Tens
 def loss_of_all_windows(encoder: Mamba2, objective: MaskedWindows, batch: EEGBatch) -> Tensor:
     """The same number: all windows are decoded and compared, then those that are masked count. No padding."""
     hidden = sequence_mask(encoder.valid(batch), objective.mask_ratio, batch.key, batch.channel).hidden  # (B, 1, N)
-    windows = batch.eeg.unflatten(2, (-1, encoder.patch_samples))  # (B, 1, N, L)
-    shown = replace(batch, eeg=windows.masked_fill(hidden[..., None], 0).flatten(2))
-    rebuilt = objective.decoder(encoder.mix(encoder.embed(shown), shown, hidden))
-    target = windows / batch.scale(objective.scale_uV)[..., None, None]
+    rebuilt = objective.decoder(encoder.mix(encoder.embed(batch), batch, hidden))  # (B, 1, N, L)
+    target = batch.eeg.unflatten(2, (-1, encoder.patch_samples)) / batch.scale(objective.scale_uV)[..., None, None]
     error: Tensor = (rebuilt - target).square().mean(dim=3)
     return error[hidden].mean()
 
