@@ -6,10 +6,12 @@ import pytest
 
 from cerebro.data import ChannelSequences
 from cerebro.data.arrays import write_store
+from cerebro.data.overlap import _largest_share
 from cerebro.data.readers.base import Segment
 from cerebro.montage import Montage
 
 LENGTH, SFREQ = 64, 32.0  # windows of 2 s
+SHORT_S = {0.75: 0.25}  # start -> duration of a window that is shorter
 CAP = Montage("cap", ("Fz",), np.array([[0.0, 0.08, 0.05]]))
 
 
@@ -20,7 +22,10 @@ def remarks(path, starts, **arguments):
         for key, of in starts.items()
     }
     segments = {
-        key: tuple(Segment(i, 0, float(start), float(start) + 2.0, LENGTH) for i, start in enumerate(of))
+        key: tuple(
+            Segment(i, 0, float(start), float(start) + SHORT_S.get(float(start), 2.0), LENGTH)
+            for i, start in enumerate(of)
+        )
         for key, of in starts.items()
     }
     people = pd.DataFrame(index=pd.Index(sorted(starts), name="participant_id"))
@@ -49,11 +54,17 @@ def test_recordings_whose_windows_overlap_are_counted_with_the_largest_share(tmp
         ([4.0, 0.5, 0.0], "75%"),  # the order of the ids is not that of time
         ([0.0, 0.0, 4.0], "100%"),
         ([0.0, 0.1], "95%"),
+        ([0.0, 0.75], "100%"),
     ],
 )
 def test_overlap_is_found_in_time_whatever_the_order_of_the_ids(tmp_path, starts, share):
     (line,) = remarks(tmp_path / "s", {"a": starts})
     assert f"1 recordings overlap their neighbours by up to {share}" in line
+
+
+def test_a_short_window_inside_a_long_one_hides_no_overlap_behind_it(tmp_path):
+    first, second = np.array([0.0, 0.5, 1.0]), np.array([2.0, 0.5, 3.0])  # the second is empty
+    assert _largest_share(first, second, 0.01) == pytest.approx(0.5)
 
 
 def test_windows_that_are_not_used_do_not_count(tmp_path):
