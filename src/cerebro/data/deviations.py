@@ -16,9 +16,9 @@ import numpy.typing as npt
 from jaxtyping import Float32, Int16, Int64
 from numpy import ndarray
 
+from cerebro.compiled import compiled
 from cerebro.data.mixture import Mixture
 from cerebro.data.store import CHANNEL_MAJOR, Store
-from cerebro.dsp.compiled import compiled
 from cerebro.errors import DataError
 from cerebro.files import read_checked_json, sha256_file, write_atomically, write_checked_json
 from cerebro.progress import progress

@@ -9,14 +9,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from cerebro.errors import ConfigError, check_positive
-        states = (self.conv1d.weight, self.conv1d.bias, self.dt_bias, self.A_log, self.D)
-        if is_fast(tokens):
-            scanned = gated_scan(tokens, self.in_proj.weight, *states, EPS)
-        else:
-            projected = self.in_proj(tokens)
-            if runs_in_kernels(projected.device, projected.dtype, len(self.D), self.conv1d.weight.shape[-1]):
-                return kernel_scan(projected, *states, self.norm.weight, self.out_proj.weight, EPS)
-            scanned = plain_gated_scan(projected, *states, EPS)
+from cerebro.nn.ssd import gated_scan, is_fast
+from cerebro.nn.ssd_kernels import kernel_scan, runs_in_kernels
 from cerebro.nn.ssd_plain import plain_gated_scan
 
 Direction = Literal["causal", "bidirectional"]
