@@ -136,6 +136,12 @@ def test_a_channel_without_a_position_is_refused_by_name(toy_signal):
         small(replace(toy_signal, positions=lost))
 
 
+def test_a_single_layer_cannot_be_bidirectional(toy_signal):
+    small(toy_signal, n_layers=1)
+    with pytest.raises(ConfigError, match=r"n_layers is 1, so that none would; set n_layers to 2 or more"):
+        small(toy_signal, n_layers=1, direction="bidirectional")
+
+
 def test_weight_decay_leaves_step_sizes_decays_and_skips_alone(toy_signal):
     encoder = small(toy_signal)
     decayed = {name.rsplit(".", 2)[-2] for name, p in encoder.named_parameters() if is_decayed(name, p)}
