@@ -215,6 +215,20 @@ def test_the_value_of_a_hidden_window_never_reaches_the_prediction(make: Any, st
     assert torch.equal(again.predicted[again.mask.counts], rebuilt.predicted[rebuilt.mask.counts])
 
 
+@pytest.mark.parametrize("make", encoders()[2:], ids=["mamba2", "transformer"])
+def test_an_encoder_that_hides_inputs_gives_what_it_gives_of_zeroed_windows(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    encoder = make(SEQUENCES)
+    objective = MaskedWindows(encoder, SEQUENCES, 0.5)
+    batch = sequences([N * P, 17 * P - 3])
+    assert type(encoder).hides_inputs
+    without_copy = objective(encoder, batch).total
+    monkeypatch.setattr(type(encoder), "hides_inputs", False)
+    torch.testing.assert_close(objective(encoder, batch).total, without_copy, rtol=1e-6, atol=0.0)
+
+
 def test_noise_has_deviation_one_and_takes_nothing_from_the_window() -> None:
     encoder, objective = build(0.5, "bert")
     batch = sequences([N * P] * 60)

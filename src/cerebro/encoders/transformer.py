@@ -37,6 +37,7 @@ class Transformer(Encoder):
     """
 
     local_parts = ("input_proj",)
+    hides_inputs = True
     channel_tables = MappingProxyType({})  # no weight depends on which channels there are
 
     def __init__(
