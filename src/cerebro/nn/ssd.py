@@ -39,7 +39,7 @@ PARTS = 8  # of a batch, each worked off by one thread
 
 
 def is_fast(tokens: Tensor) -> bool:
-    """Whether `gated_scan` takes these tokens: float32 on a CPU, not under a compiler."""
+    """Whether `gated_scan` takes these tokens: float32 on a CPU, under autocast too, but not under a compiler."""
     return tokens.device.type == "cpu" and tokens.dtype == torch.float32 and not torch.compiler.is_compiling()
 
 
@@ -100,6 +100,7 @@ class _Buffer(NamedTuple):
 
 class _GatedScan(torch.autograd.Function):
     @staticmethod
+    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
     def forward(
         ctx: Any,
         tokens: Tensor,
@@ -152,6 +153,7 @@ class _GatedScan(torch.autograd.Function):
         return normed  # type: ignore[no-any-return]
 
     @staticmethod
+    @torch.amp.custom_bwd(device_type="cpu")
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.is_used_up:  # gradients stand where what was projected stood
