@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cerebro.randomness import sample_keys, splitmix64, uniform
+from cerebro.randomness import keys_within, normal, sample_keys, splitmix64, uniform
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 
@@ -44,3 +44,28 @@ def test_numbers_are_uniform_and_streams_are_unrelated():
     assert ((counts - expected) ** 2 / expected).sum() < 44  # chi-square, 19 degrees of freedom, p = 0.001
     correlation = torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1]
     assert correlation.abs() < 0.015
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(INT64, min_size=1, max_size=8), st.integers(1, 40))
+def test_normal_numbers_of_a_key_do_not_depend_on_the_batch_and_are_finite(keys, n):
+    whole = normal(torch.tensor(keys), n)
+    assert torch.equal(whole, torch.cat([normal(torch.tensor([key]), n) for key in keys]))
+    assert bool(whole.isfinite().all())
+
+
+def test_normal_numbers_have_the_moments_of_a_normal_distribution():
+    values = normal(torch.from_numpy(sample_keys(0, 0, np.arange(2000, dtype=np.int64))), 50).double()
+    assert abs(float(values.mean())) < 0.01
+    assert abs(float(values.var()) - 1) < 0.02
+    assert abs(float((values**4).mean()) - 3) < 0.1
+    assert abs(float((values.abs() > 1.96).double().mean()) - 0.05) < 0.003
+
+
+def test_parts_of_a_sample_have_keys_of_their_own_that_depend_on_nothing_else():
+    keys, number = torch.arange(50), torch.arange(-1, 20).repeat(50, 1)
+    parts = keys_within(keys, number)
+    assert len(parts.unique()) == 50 * 21
+    assert torch.equal(keys_within(keys[7:8], number[7:8, 3:5]), parts[7:8, 3:5])
+    first, second = uniform(parts.flatten(), 50), uniform(keys, 50).repeat_interleave(21, dim=0)
+    assert float(torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1].abs()) < 0.015

@@ -5,6 +5,8 @@ any place at which a run was resumed. The mixing function is splitmix64 (Steele,
 doi:10.1145/2660193.2660195).
 """
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -40,6 +42,21 @@ def uniform(keys: Int64[Tensor, " B"], n: int, stream: int = 0) -> Float[Tensor,
     counter = torch.arange(n, device=keys.device, dtype=torch.int64) + (stream << 32)
     mixed = _splitmix64_torch(_splitmix64_torch(keys)[:, None] ^ _splitmix64_torch(counter)[None, :])
     return (_shift_right(mixed, 40)).to(torch.float32) * 2.0**-24
+
+
+def keys_within(keys: Int64[Tensor, " B"], number: Int64[Tensor, "B M"]) -> Int64[Tensor, "B M"]:
+    """Key of each numbered part (a channel, a window) of each sample: a function of its key and the number alone."""
+    apart = (number + 1) << 40  # no counter of `uniform` comes that far
+    return _splitmix64_torch(_splitmix64_torch(keys)[:, None] ^ _splitmix64_torch(apart))
+
+
+def normal(keys: Int64[Tensor, " B"], n: int, stream: int = 0) -> Float[Tensor, "B n"]:
+    """Draw ``n`` numbers of mean 0 and standard deviation 1 per key (Box & Muller 1958, doi:10.1214/aoms/1177706645).
+
+    None lies further out than 5.8, since `uniform` has 24 bits. Takes two streams: ``stream`` and the one behind it.
+    """
+    radius = (-2 * torch.log1p(-uniform(keys, n, stream))).sqrt()
+    return radius * torch.cos(2 * math.pi * uniform(keys, n, stream + 1))
 
 
 def _shift_right(value: Tensor, bits: int) -> Tensor:

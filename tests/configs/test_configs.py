@@ -16,7 +16,7 @@ from cerebro.cli.mixture_config import read_mixture_config
 from cerebro.cli.prepare import read_config
 from cerebro.data.arrays import write_store
 from cerebro.data.mixture import write_mixture
-from cerebro.data.readers.base import Event
+from cerebro.data.readers.base import Event, Segment
 from cerebro.montage import Montage, hbn_129, standard_1005
 from cerebro.study.recipe import read_recipe
 
@@ -31,7 +31,7 @@ MIXTURES = [name for name, content in CONTENT.items() if "sources" in content]
 RECIPES = [name for name, content in CONTENT.items() if "phases" in content]
 PARTS = [name for name, content in CONTENT.items() if "class_path" in content]  # that others include
 PART_KEYS = {"encoders": "--model.encoder", "objectives": "--model.objective"}
-MOST = {"depth": 2, "decoder_depth": 1, "n_codes": 512, "teacher_layers": 2, "predictor_depth": 1}
+MOST = {"depth": 2, "n_layers": 2, "decoder_depth": 1, "n_codes": 512, "teacher_layers": 2, "predictor_depth": 1}
 MOST |= {"feedforward": 64, "predictor_feedforward": 64, "n_contexts": 2}
 TUAB_SPLIT = ["--data.split.test_releases", "[R5, eval]"]  # as configs/labram_tuh/abnormal.yaml asks for
 N_PEOPLE = 14
@@ -50,13 +50,17 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A store in place of each one that configs name: one of HBN's form, one of TUH's, and the mixture of both."""
+    """A store in place of each that configs name: of HBN's form, of TUH's, the mixture of both, and one of windows."""
     folder = tmp_path_factory.mktemp("configs")
     hbn, tuh = write_hbn(folder / "hbn"), write_tuh(folder / "tuh")
     channels = CONTENT["configs/data/mixture.yaml"]["channels"]
     mixture = write_mixture(folder / "mixture", {"hbn": hbn, "tuh": tuh}, {"hbn": 0.5, "tuh": 0.5}, "average", channels)
     named = {str(content["data"]["store"]) for name, content in CONTENT.items() if name in PHASES}
-    made = {"stores/mixture": mixture.path, "stores/mixture/tuh": tuh}
+    made = {
+        "stores/mixture": mixture.path,
+        "stores/mixture/tuh": tuh,
+        "stores/windows": write_windows(folder / "windows"),
+    }
     return {name: made.get(name, hbn) for name in named}
 
 
@@ -110,6 +114,28 @@ def write_tuh(path: Path) -> Path:
         labels={who: {"abnormal": float(number % 2)} for number, who in enumerate(people)},
         corpus="TUH",
         reference="average",
+    ).path
+
+
+def write_windows(path: Path) -> Path:
+    """Fourteen people with five windows of 8 s at 256 Hz each, from a headband."""
+    rng = np.random.default_rng(2)
+    people = [f"w{number:02d}" for number in range(N_PEOPLE)]
+    names, cap = ("AF7", "AF8", "TP9", "TP10"), standard_1005()
+    length, n_windows = 2048, 5
+    windows = tuple(Segment(number, 0, 8.0 * number, 8.0 * number + 8.0, length) for number in range(n_windows))
+    return write_store(
+        path,
+        {who: rng.normal(0, 20, (len(names), n_windows * length)).astype(np.float32) for who in people},
+        Montage("headband", names, cap.positions[[cap.channels.index(name) for name in names]]),
+        256.0,
+        tasks=dict.fromkeys(people, "recording"),
+        people={who: who for who in people},
+        participants=pd.DataFrame(
+            {"remission": np.arange(N_PEOPLE) % 2.0}, index=pd.Index(people, name="participant_id")
+        ),
+        corpus="windows",
+        segments=dict.fromkeys(people, windows),
     ).path
 
 

@@ -12,7 +12,9 @@ import cerebro.encoders  # registers every encoder
 from cerebro.encoders.adapted import AdaptedEncoder
 from cerebro.encoders.base import Encoder
 from cerebro.encoders.labram import LaBraM
+from cerebro.encoders.mamba2 import Mamba2
 from cerebro.encoders.signal_jepa import SignalJEPA
+from cerebro.encoders.transformer import Transformer
 from cerebro.montage import Montage
 from cerebro.signal import EEGBatch, SignalSpec
 
@@ -24,9 +26,13 @@ EXAMPLES: dict[str, Callable[[SignalSpec], Encoder]] = {
         width=16,
     ),
     "LaBraM": lambda signal: LaBraM(signal, conv_channels=4, depth=2, n_heads=5),
+    "Mamba2": lambda signal: Mamba2(  # pieces of challenge windows
+        signal, patch_samples=50, d_model=16, n_layers=3, direction="bidirectional", d_state=8, headdim=8
+    ),
     "SignalJEPA": lambda signal: SignalJEPA(  # short tokens, so that a toy window has several per channel
         signal, conv_layers=((8, 16, 8), (16, 8, 8)), depth=2, n_heads=2, feedforward=32, place_width=6
     ),
+    "Transformer": lambda signal: Transformer(signal, patch_samples=50, d_model=16, n_layers=2),
 }
 FINAL = [cls for cls in Encoder.__subclasses__() if cls.__module__.startswith("cerebro.")]
 

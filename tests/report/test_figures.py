@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cerebro.report.figures import flatten_positions, scalp_map
+from cerebro.report.figures import flatten_positions, scalp_map, spectra
 from cerebro.report.representation import perplexity, row_correlation, spread_channels
 
 
@@ -43,3 +43,15 @@ def test_shown_channels_are_distinct_and_go_from_front_to_back():
     assert len(set(picked)) == 8
     assert (np.diff(positions[picked, 1]) <= 0).all()
     assert spread_channels(np.full((5, 3), np.nan), 8) == [0, 1, 2, 3, 4]
+
+
+def test_spectra_show_both_curves_on_a_logarithmic_scale_without_0_hz():
+    frequency = np.linspace(0, 50, 101)
+    density = 100 / (1 + frequency)
+    svg = spectra(frequency, density, np.where(frequency < 20, density, 0.0))
+    assert svg.startswith("<svg")
+    assert "nan" not in svg.lower()
+    for text in ("recorded", "rebuilt", "frequency (Hz)", "µV² / Hz"):
+        assert text in svg
+    for value in (-1.0, 1e6):  # what stands at 0 Hz changes nothing
+        assert spectra(frequency, np.r_[value, density[1:]], density) == spectra(frequency, density, density)

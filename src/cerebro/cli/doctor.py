@@ -54,6 +54,8 @@ def _version(name: str) -> str:
 def _accelerators() -> list[str]:
     import torch
 
+    from cerebro.nn.ssd_kernels import state_of_kernels
+
     n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     print(f"  {n_cores} cores usable, torch uses {torch.get_num_threads()} threads")
     if torch.cuda.is_available():
@@ -62,6 +64,7 @@ def _accelerators() -> list[str]:
             print(f"  GPU {number}: {facts.name}, {facts.total_memory / 2**30:.0f} GiB")
     else:
         print("  no GPU; phases run on the CPU")
+    print(f"  {state_of_kernels()}")
     findings = []
     if torch.get_num_threads() > n_cores:
         findings.append(

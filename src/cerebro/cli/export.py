@@ -8,7 +8,7 @@ from cerebro.data.interchange import COMPRESSIONS, Compression, export_store
 from cerebro.data.store import Store
 from cerebro.errors import ConfigError, check_one_of
 
-MODEL_FORMATS = ("labram", "vqnsp", "braindecode")
+MODEL_FORMATS = ("labram", "vqnsp", "braindecode", "mamba_ssm")
 MODEL_SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
 
 
@@ -18,7 +18,8 @@ def export(argv: list[str]) -> int:
         prog="cerebro export",
         description=(
             "Write a store as a Zarr folder or an HDF5 file (samples, tables and a checksum for every chunk), or the "
-            "weights of a phase as a file of official LaBraM or of braindecode (Labram, SignalJEPA)."
+            "weights of a phase as a file of official LaBraM, of braindecode (Labram, SignalJEPA) or of mamba-ssm "
+            "(Mamba2)."
         ),
         epilog=(
             "example: cerebro export stores/hbn --format zarr --out exports/hbn.zarr --compression zstd\n"
@@ -32,7 +33,7 @@ def export(argv: list[str]) -> int:
         "--format",
         required=True,
         metavar="FORMAT",
-        help="of a store: zarr (a folder) or hdf5 (one file); of a checkpoint: labram, vqnsp or braindecode",
+        help="of a store: zarr (a folder) or hdf5 (one file); of a checkpoint: labram, vqnsp, braindecode or mamba_ssm",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="PATH", help="folder or file to write; new")
     parser.add_argument(

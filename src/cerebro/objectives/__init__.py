@@ -5,6 +5,7 @@ from cerebro.objectives.block_masks import BlockMask, DiskMask, ManyContexts, Ma
 from cerebro.objectives.contrastive import Contrastive
 from cerebro.objectives.jepa import JEPA
 from cerebro.objectives.masked_codes import FrozenTokenizer, MaskedCodes
+from cerebro.objectives.masked_windows import MaskedWindows
 from cerebro.objectives.supervised import Supervised
 from cerebro.objectives.vqnsp import VQNSP
 from cerebro.objectives.weighted_sum import WeightedSum
@@ -20,6 +21,7 @@ __all__ = [
     "Loss",
     "ManyContexts",
     "MaskedCodes",
+    "MaskedWindows",
     "Masking",
     "Objective",
     "Supervised",

@@ -1,14 +1,15 @@
 """Which tokens to hide: pure functions of the batch's keys."""
 
 import struct
+from fractions import Fraction
 from math import floor
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from cerebro.randomness import uniform
+from cerebro.randomness import keys_within, uniform
 
 
 class RandomMask(NamedTuple):
@@ -42,6 +43,53 @@ def random_mask(valid: Bool[Tensor, "B C N"], ratio: float, key: Int64[Tensor, "
         visible_index=order.gather(1, behind.clamp(max=total - 1)),
         visible_counts=behind < n_valid[:, None],
     )
+
+
+class SequenceMask(NamedTuple):
+    """Hidden tokens of each channel, which is a sequence of its own; shapes depend on C, N and the ratio alone.
+
+    ``drawn`` lists the hidden places of a sequence in the order in which they were drawn, and then others, so that all
+    lists are as long as that of the longest sequence; ``counts`` says which entries are hidden.
+    """
+
+    hidden: Bool[Tensor, "B C N"]
+    drawn: Int64[Tensor, "B C L"]
+    counts: Bool[Tensor, "B C L"]
+    n_hidden: Int64[Tensor, "B C"]
+
+
+def sequence_mask(
+    valid: Bool[Tensor, "B C N"], ratio: float, key: Int64[Tensor, " B"], channel: Int64[Tensor, "B C"]
+) -> SequenceMask:
+    """Hide ``round(ratio * n)`` of the n valid tokens of each channel, halves rounded up; padding is never hidden.
+
+    What is hidden in a channel depends on the key of its row, its ``channel`` and which of its tokens are valid.
+    """
+    n_tokens = valid.shape[2]
+    draw = uniform(keys_within(key, channel).flatten(), n_tokens).view_as(valid)
+    order = torch.where(valid, draw, 2.0).argsort(dim=2, stable=True)  # padding comes last
+    n_hidden = rounded_share(valid.sum(dim=2), ratio)  # (B, C)
+    place = torch.arange(n_tokens, device=valid.device)
+    is_hidden = place < n_hidden[:, :, None]  # (B, C, N), by place in the order
+    longest = rounded_share(n_tokens, ratio)
+    return SequenceMask(
+        hidden=torch.zeros_like(valid).scatter_(2, order, is_hidden),
+        drawn=order[:, :, :longest],
+        counts=is_hidden[:, :, :longest],
+        n_hidden=n_hidden,
+    )
+
+
+Counts = TypeVar("Counts", int, Tensor)
+
+
+def rounded_share(n: Counts, ratio: float) -> Counts:
+    """``round(ratio * n)`` in whole numbers, halves up: 0.35 of 90 is 32 on every device, whatever floats make of it.
+
+    ``ratio`` is taken as the nearest fraction with a denominator of up to a million.
+    """
+    share = Fraction(ratio).limit_denominator(1_000_000)
+    return (2 * share.numerator * n + share.denominator) // (2 * share.denominator)
 
 
 def _float32(value: float) -> float:

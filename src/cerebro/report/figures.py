@@ -169,7 +169,7 @@ def traces(original: Array, reconstructed: Array, names: Sequence[str], sfreq: f
     """Original and reconstructed EEG (C, T) in microvolts, channels below each other at one scale."""
     with _style():
         n_channels, n_times = original.shape
-        step = 6 * float(np.median(original.std(axis=1)))
+        step = 6 * float(np.median(original.std(axis=1))) or 6.0  # flat EEG has none
         figure = Figure(figsize=(9.2, 0.8 + 0.55 * n_channels), layout="constrained")
         axes = figure.subplots()
         time = np.arange(n_times) / sfreq
@@ -188,6 +188,24 @@ def traces(original: Array, reconstructed: Array, names: Sequence[str], sfreq: f
         )  # fmt: skip
         axes.set_xlabel("time (s)")
         return _svg(figure, "traces")
+
+
+def spectra(frequency_hz: Array, original: Array, reconstructed: Array) -> str:
+    """Power density (F,) in microvolt^2 / Hz of recorded and rebuilt EEG, without 0 Hz, on a logarithmic scale."""
+    with _style():
+        figure = Figure(figsize=(4.6, 2.8), layout="constrained")
+        axes = figure.subplots()
+        for density, color, name in ((original, INK, "recorded"), (reconstructed, SERIES[0], "rebuilt")):
+            axes.plot(frequency_hz[1:], np.maximum(density[1:], 1e-12), color=color, linewidth=1.1, label=name)
+        axes.set_yscale("log")
+        axes.set_ylim(max(float(reconstructed[1:].min()), 1e-6 * float(original[1:].max()), 1e-12) / 2, None)
+        axes.set_xlim(0, float(frequency_hz[-1]))
+        axes.set_xlabel("frequency (Hz)")
+        axes.set_ylabel("µV² / Hz")
+        axes.yaxis.grid(True)
+        axes.set_axisbelow(True)
+        figure.legend(loc="outside upper left", fontsize=8, handlelength=1.2, ncols=2)
+        return _svg(figure, "spectra")
 
 
 def scalp_map(values: Array, positions: Array, label: str) -> str:

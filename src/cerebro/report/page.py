@@ -12,6 +12,7 @@ from cerebro.report.evidence import Evidence, gather
 from cerebro.report.html import tag
 from cerebro.report.outcome import convergence, gains, predictions, scores, summary
 from cerebro.report.representation import films, masked, pairs, probes, tokenizer
+from cerebro.report.windows import masked_windows
 
 SECTIONS: tuple[tuple[str, Callable[[Evidence], str]], ...] = (
     ("Scores", scores),
@@ -21,6 +22,7 @@ SECTIONS: tuple[tuple[str, Callable[[Evidence], str]], ...] = (
     ("Learning curves", curves),
     ("What the codes keep", tokenizer),
     ("What hidden tokens tell", masked),
+    ("How hidden windows are rebuilt", masked_windows),
     ("Similarity of pairs", pairs),
     ("What people share in a film", films),
     ("What the encoder knows", probes),

@@ -21,7 +21,7 @@ VECTORS = {
 
 def tokenizer(evidence: Evidence) -> str:
     """Original against reconstructed traces, a scalp map, and the use of the codebook."""
-    run = evidence.example("original")
+    run = evidence.example("code_counts")
     if run is None:
         return ""
     original, rebuilt = (np.asarray(run.showcase[name], np.float64) for name in ("original", "reconstructed"))
@@ -41,14 +41,13 @@ def tokenizer(evidence: Evidence) -> str:
     if np.isfinite(correlation).sum() >= 4:
         svg = figures.scalp_map(correlation, positions, "reconstruction")
         small += figure(svg, "Correlation of original and rebuilt signal by electrode, same window; nose up.")
-    if "code_counts" in run.showcase:
-        counts = np.asarray(run.showcase["code_counts"], np.float64)
-        used = int((counts > 0).sum())
-        caption = (
-            f"{used} of {len(counts)} codes occur in one batch of {int(counts.sum()):,} patches; perplexity "
-            f"{perplexity(counts):.0f}."
-        )
-        small += figure(figures.code_use(counts), caption)
+    counts = np.asarray(run.showcase["code_counts"], np.float64)
+    used = int((counts > 0).sum())
+    caption = (
+        f"{used} of {len(counts)} codes occur in one batch of {int(counts.sum()):,} patches; perplexity "
+        f"{perplexity(counts):.0f}."
+    )
+    small += figure(figures.code_use(counts), caption)
     return made + tag("div", small, class_="figures")
 
 

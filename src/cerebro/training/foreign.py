@@ -13,28 +13,29 @@ from cerebro.files import sha256_file
 from cerebro.training.checkpoint import STAMP, Checkpoint, Stamp, load_plain, read_checkpoint
 from cerebro.training.foreign_file import Family, ForeignFile
 from cerebro.training.labram.family import LABRAM
+from cerebro.training.mamba_ssm.family import MAMBA_SSM
 from cerebro.training.signal_jepa.family import SIGNAL_JEPA
 
-FAMILIES: tuple[Family, ...] = (LABRAM, SIGNAL_JEPA)
+FAMILIES: tuple[Family, ...] = (LABRAM, SIGNAL_JEPA, MAMBA_SSM)
 EXPORTED = "cerebro_export"  # key of what cerebro writes beside the tensors of an exported file
-HUB_FILE = "model.safetensors"  # of a folder that braindecode's `save_pretrained` wrote
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # of a folder that `save_pretrained` of another program wrote
 _HOLDERS = ("model", "state_dict")
 
 
 def read_source(path: Path) -> Checkpoint:
-    """Read what a phase starts from: a checkpoint of cerebro, or weights of LaBraM or Signal-JEPA of another program.
+    """Read what a phase starts from: a checkpoint of cerebro, or weights that another program wrote.
 
-    Files are torch's (``.pth``, ``.pt``; of classes only ``argparse.Namespace`` is let in, which official files hold
-    their options in) or safetensors; a folder stands for its ``model.safetensors``. The layout is known by the names of
-    the tensors. Nobody knows who took part in training such weights, so their stamp names no participants.
+    Those of LaBraM, Signal-JEPA and Mamba-2. Files are torch's (``.pth``, ``.pt``, ``.bin``; of classes only
+    ``argparse.Namespace`` is let in, which official files hold their options in) or safetensors; a folder stands for
+    its ``model.safetensors`` or ``pytorch_model.bin``. The layout is known by the names of the tensors. Nobody knows
+    who took part in training such weights, so their stamp names no participants.
 
     Raises
     ------
     CheckpointError
         In one line: absent, damaged, holds other classes, or is of no known layout.
     """
-    if path.is_dir() and (path / HUB_FILE).is_file():
-        path = path / HUB_FILE
+    path = next((path / name for name in HUB_FILES if (path / name).is_file()), path)
     content = _safetensors(path) if path.suffix == ".safetensors" else load_plain(path, (argparse.Namespace,))
     if STAMP in content:
         return read_checkpoint(path)
