@@ -37,6 +37,8 @@ VERBS: dict[str, tuple[str, str, str]] = {
 # Before torch is imported: idle OpenMP threads sleep instead of spinning, which beside other load costs many times the
 # work itself. A user's own setting stands.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "TORCHELASTIC_RUN_ID" in os.environ:  # torch would advise, once a process, against looking for unused parameters
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 
 USERS_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT)
