@@ -41,11 +41,21 @@ def figures(rounds: int) -> dict[str, float]:
 
 def write_participant(folder: Path) -> tuple[Path, Store, npt.NDArray[np.int16]]:
     """The same windows as Parquet, as a store, and as a cube of the store's own counts."""
-    rng = np.random.default_rng(0)
+    file = folder / "windows" / "p1_run-1.parquet"
+    write_windows(file, "p1")
+    store = store_of(file.parent, folder / "store")
+    counts = Store.open(folder / "store").samples(0).T.reshape(N_CHANNELS, N_WINDOWS, LENGTH)
+    np.save(folder / "cube.npy", counts)
+    return file, store, np.load(folder / "cube.npy", mmap_mode="r")
+
+
+def write_windows(file: Path, participant: str, seed: int = 0) -> None:
+    """A Parquet file of one run of a participant."""
+    rng = np.random.default_rng(seed)
     names = [name.upper() for name in standard_1005().channels[:N_CHANNELS]]
     eeg = rng.standard_normal((N_CHANNELS, N_WINDOWS, LENGTH), dtype=np.float32) * 30
     columns = {
-        "participant": np.repeat("p1", N_WINDOWS),
+        "participant": np.repeat(participant, N_WINDOWS),
         "run": np.ones(N_WINDOWS, np.int64),
         "parent_window_id": np.arange(N_WINDOWS),
         "sub_window_id": np.zeros(N_WINDOWS, np.int64),
@@ -54,16 +64,16 @@ def write_participant(folder: Path) -> tuple[Path, Store, npt.NDArray[np.int16]]
     }
     offsets = pa.array(np.arange(N_WINDOWS + 1) * LENGTH, pa.int32())
     lists = {name: pa.ListArray.from_arrays(offsets, channel.ravel()) for name, channel in zip(names, eeg, strict=True)}
-    file = folder / "windows" / "p1_run-1.parquet"
-    file.parent.mkdir()
+    file.parent.mkdir(exist_ok=True)
     pq.write_table(pa.table(columns | lists), file, write_page_checksum=True)
+
+
+def store_of(folder: Path, out: Path) -> Store:
+    """The store that the product makes of the Parquet files of a folder."""
     plan = Preprocessing(sfreq=SFREQ, highpass_hz=0.0, lowpass_hz=100.0)
-    report = build(ParquetWindows(file.parent, "windows"), plan, folder / "store")
-    assert report.read == 1
-    store = Store.open(folder / "store")
-    counts = Store.open(folder / "store").samples(0).T.reshape(N_CHANNELS, N_WINDOWS, LENGTH)
-    np.save(folder / "cube.npy", counts)
-    return file, store, np.load(folder / "cube.npy", mmap_mode="r")
+    report = build(ParquetWindows(folder, "windows", window_length=LENGTH), plan, out)
+    assert report.read == len(list(folder.iterdir()))
+    return Store.open(out)
 
 
 def measure(file: Path, store: Store, cube: npt.NDArray[np.int16], rounds: int) -> dict[str, float]:

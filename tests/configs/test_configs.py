@@ -123,6 +123,8 @@ def write_windows(path: Path) -> Path:
     people = [f"w{number:02d}" for number in range(N_PEOPLE)]
     names, cap = ("AF7", "AF8", "TP9", "TP10"), standard_1005()
     length, n_windows = 2048, 5
+    labels = {"remission": 2, "sex": 2, "age": 11, "p_factor": 7}
+    participants = pd.DataFrame({name: np.arange(N_PEOPLE) % n / 1.0 for name, n in labels.items()}, people)
     windows = tuple(Segment(number, 0, 8.0 * number, 8.0 * number + 8.0, length) for number in range(n_windows))
     return write_store(
         path,
@@ -131,9 +133,7 @@ def write_windows(path: Path) -> Path:
         256.0,
         tasks=dict.fromkeys(people, "recording"),
         people={who: who for who in people},
-        participants=pd.DataFrame(
-            {"remission": np.arange(N_PEOPLE) % 2.0}, index=pd.Index(people, name="participant_id")
-        ),
+        participants=participants.rename_axis("participant_id"),
         corpus="windows",
         segments=dict.fromkeys(people, windows),
     ).path

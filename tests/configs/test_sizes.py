@@ -1,6 +1,7 @@
-"""The sizes of LaBraM in configs: published numbers of parameters, counted without memory for any of them."""
+"""The sizes of encoders in configs: published or documented numbers of parameters."""
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,14 @@ import pytest
 import torch
 import yaml
 
-from cerebro.encoders import LaBraM
+from cerebro.encoders import LaBraM, Mamba2, Transformer
+from cerebro.montage import hbn_129
 from cerebro.objectives import VQNSP
 from cerebro.signal import SignalSpec
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / "configs"
+SIZE = re.compile(r"\| `encoders/(\w+)\.yaml` \| (\d+) × (\d+) \| (\d+) of (\d+) \| \d* ?\| ([\d,]+) \| ([\d,]+) \|")
 
 
 def arguments(name: str) -> dict[str, Any]:
@@ -65,3 +69,24 @@ def test_a_tokenizer_cuts_the_patches_of_its_model(size: str) -> None:
         objective = VQNSP(tokenizer, tokenizer.signal, **arguments(f"objectives/vqnsp_{size}"))
     assert (encoder.patch_samples, encoder.d_model) == (tokenizer.patch_samples, tokenizer.d_model)
     assert objective.codebook.n_codes > 1000
+
+
+def test_models_of_windows_have_the_sizes_that_their_page_says() -> None:
+    cap = hbn_129()
+    places = tuple((float(x), float(y), float(z)) for x, y, z in cap.positions)
+    rows = SIZE.findall((ROOT / "docs/reference/mamba2.md").read_text())
+    named = {path.stem for kind in ("mamba2", "transformer") for path in CONFIGS.glob(f"encoders/{kind}_*.yaml")}
+    assert {name for name, *_ in rows} == named
+    for name, *told in rows:
+        keys = arguments(f"encoders/{name}")
+        signal = SignalSpec(tuple(cap.channels), places, 100.0, 4 * keys["patch_samples"])
+        width, n_layers, n_heads, headdim, total, projection = (int(number.replace(",", "")) for number in told)
+        assert (width, n_layers) == (keys["d_model"], keys["n_layers"])
+        if name.startswith("transformer"):
+            encoder: Mamba2 | Transformer = Transformer(signal, **keys)
+            assert (n_heads, headdim) == (keys["n_heads"], width // n_heads)
+        else:
+            encoder = Mamba2(signal, **keys)
+            assert (n_heads, headdim) == (2 * width // headdim, keys["headdim"])
+            assert n_heads % 8 == 0
+        assert (count(encoder), count(encoder.input_proj)) == (total, projection), name

@@ -141,6 +141,18 @@ def test_channels_and_tasks_can_be_chosen(store):
         ChannelSequences(max_windows=-1)
 
 
+def test_labels_of_recordings_become_targets_where_they_are_named(tmp_path):
+    labels = {"a_run-1": {"speed": 0.5, "mood": 1.0}, "b_run-1": {"speed": 0.25}}
+    store = write(tmp_path / "s", labels=labels)
+    table, _ = ChannelSequences(labels=("speed",), channels=("Fz",)).table(store)
+    assert list(table.targets) == ["speed"]
+    np.testing.assert_array_equal(table.targets["speed"][:], [0.5, np.nan, 0.25, np.nan, np.nan, np.nan])
+    assert ChannelSequences().table(store)[0].targets == {}
+    with pytest.raises(ConfigError, match=r"have no label age; set labels to some of mood, speed\.") as error:
+        ChannelSequences(labels=("age",)).table(store)
+    assert "\n" not in str(error.value)
+
+
 def test_continuous_recordings_are_left_out_and_windows_of_two_lengths_refused(store, tmp_path):
     keys = ("a_run-1", "b_run-1")
     mixed = write(
@@ -185,6 +197,7 @@ def test_a_sequence_that_leaves_its_recording_is_refused(store, n_valid, channel
 
 def test_a_flipped_bit_is_met_by_the_sequence_that_holds_it_and_no_other(tmp_path):
     store = write(tmp_path / "s")
+    ChannelSequences().table(store)  # looks at all samples once, for their deviation
     shard = store.path / "shards" / "00000.i16"
     content = bytearray(shard.read_bytes())
     content[int(store.index["offset"][2]) * 2 + 10] ^= 1

@@ -58,6 +58,22 @@ def test_a_sequence_beside_longer_ones_has_the_tokens_that_it_has_alone(toy_sign
             torch.testing.assert_close(tokens[row, 0, :n], encoder(alone)[0, 0], rtol=1e-4, atol=1e-5)
 
 
+def test_rows_of_several_channels_are_padded_each_to_its_own_length(toy_signal, toy_eeg):
+    encoder = small(toy_signal, direction="bidirectional")
+    batch = replace(toy_eeg(3), n_valid=torch.tensor([200, 50, 130]), is_padded=True)
+    with torch.no_grad():
+        tokens = encoder(batch)
+        for row, n in enumerate((4, 1, 3)):
+            alone = encoder(replace(batch, eeg=batch.eeg[..., : n * 50], n_valid=batch.n_valid.clamp(max=n * 50)))
+            torch.testing.assert_close(tokens[row, :, :n], alone[row], rtol=1e-4, atol=1e-5)
+
+
+def test_a_channel_that_is_padding_has_no_valid_token(toy_signal, toy_eeg):
+    batch = toy_eeg(1)
+    batch = replace(batch, channel=torch.where(batch.channel == 4, -1, batch.channel), is_padded=True)
+    assert small(toy_signal).valid(batch).sum(dim=2).tolist() == [[4, 4, 4, 4, 0, 4]]
+
+
 def test_how_many_microvolts_a_recording_has_does_not_matter_where_its_deviation_is_known(toy_signal):
     encoder, batch = small(toy_signal), sequences()
     louder = replace(batch, eeg=10 * batch.eeg, deviation=10 * batch.deviation)
@@ -118,6 +134,12 @@ def test_a_channel_without_a_position_is_refused_by_name(toy_signal):
     lost = (*toy_signal.positions[:5], (math.nan,) * 3)
     with pytest.raises(ConfigError, match=r"no position \(E6\)"):
         small(replace(toy_signal, positions=lost))
+
+
+def test_a_single_layer_cannot_be_bidirectional(toy_signal):
+    small(toy_signal, n_layers=1)
+    with pytest.raises(ConfigError, match=r"n_layers is 1, so that none would; set n_layers to 2 or more"):
+        small(toy_signal, n_layers=1, direction="bidirectional")
 
 
 def test_weight_decay_leaves_step_sizes_decays_and_skips_alone(toy_signal):

@@ -24,7 +24,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, bool], An
     return read
 
 
-NAMES = ("vqnsp", "codes_and_trait", "jepa", "PreLocal", "PostLocal", "Contextual")
+NAMES = ("vqnsp", "codes_and_trait", "windows", "jepa", "PreLocal", "PostLocal", "Contextual")
 
 
 @pytest.mark.parametrize(

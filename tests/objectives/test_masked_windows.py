@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from cerebro.encoders.base import Encoder
 from cerebro.encoders.labram import LaBraM
+from cerebro.encoders.mamba2 import Mamba2
+from cerebro.encoders.transformer import Transformer
 from cerebro.errors import ConfigError
 from cerebro.objectives.masked_windows import MaskedWindows
 from cerebro.signal import EEGBatch, SignalSpec
@@ -177,10 +179,15 @@ def test_channels_of_one_row_and_keys_have_masks_of_their_own() -> None:
 
 
 def encoders() -> list[Callable[[SignalSpec], Encoder]]:
-    return [Recurrent, lambda s: LaBraM(s, patch_samples=P, conv_channels=2, depth=1, n_heads=2, max_patches=N)]
+    return [
+        Recurrent,
+        lambda s: LaBraM(s, patch_samples=P, conv_channels=2, depth=1, n_heads=2, max_patches=N),
+        lambda s: Mamba2(s, P, d_model=16, n_layers=2, direction="bidirectional", d_state=8, headdim=8),
+        lambda s: Transformer(s, P, d_model=16, n_layers=1, n_heads=2),
+    ]
 
 
-@pytest.mark.parametrize("make", encoders(), ids=["toy", "labram"])
+@pytest.mark.parametrize("make", encoders(), ids=["toy", "labram", "mamba2", "transformer"])
 @pytest.mark.parametrize("style", ["mae", "bert"])
 def test_the_value_of_a_hidden_window_never_reaches_the_prediction(make: Any, style: Any) -> None:
     torch.manual_seed(0)
@@ -206,6 +213,20 @@ def test_the_value_of_a_hidden_window_never_reaches_the_prediction(make: Any, st
             changed[row, 0, window * P : (window + 1) * P] += 1000.0
     again = objective.rebuild(encoder, replace(batch, eeg=changed))
     assert torch.equal(again.predicted[again.mask.counts], rebuilt.predicted[rebuilt.mask.counts])
+
+
+@pytest.mark.parametrize("make", encoders()[2:], ids=["mamba2", "transformer"])
+def test_an_encoder_that_hides_inputs_gives_what_it_gives_of_zeroed_windows(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    encoder = make(SEQUENCES)
+    objective = MaskedWindows(encoder, SEQUENCES, 0.5)
+    batch = sequences([N * P, 17 * P - 3])
+    assert type(encoder).hides_inputs
+    without_copy = objective(encoder, batch).total
+    monkeypatch.setattr(type(encoder), "hides_inputs", False)
+    torch.testing.assert_close(objective(encoder, batch).total, without_copy, rtol=1e-6, atol=0.0)
 
 
 def test_noise_has_deviation_one_and_takes_nothing_from_the_window() -> None:

@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from mne.filter import filter_data
 
 from cerebro.cli.main import main
 from cerebro.cli.prepare import read_config
@@ -115,6 +116,62 @@ def test_a_few_runs_make_a_store_at_100_hz_without_their_offsets(cueing, tmp_pat
         np.testing.assert_allclose(store.offsets_uV(number), mean, atol=1e-3)
         assert abs(store.samples(number).mean(axis=0) * store.lsb_uV).max() < 0.5
         assert store.recordings["clipped"].iloc[number] == 0
+
+
+@pytest.fixture(scope="module")
+def windows_store(shared_data, tmp_path_factory):
+    """Every run as windows, through the config that is shipped."""
+    path = tmp_path_factory.mktemp("muse") / "store"
+    assert main(["prepare", str(CONFIG.with_name("muse_windows.yaml")), "--out", str(path)]) == 0
+    return Store.open(path)
+
+
+def test_windows_that_touch_a_known_rail_are_left_out_and_no_others(windows_store, shared_data):
+    kept = windows_store.segments.groupby("recording")["parent_window_id"].apply(list)
+    n_windows = n_kept = n_wrong = 0
+    missed = []
+    for number, key in enumerate(windows_store.recordings["key"]):
+        counts = pd.read_parquet(shared_data / "muse" / "cueing" / f"{key}.parquet", columns=list(ELECTRODES))
+        n = len(counts) // LENGTH
+        windows = counts.to_numpy()[: n * LENGTH].reshape(n, LENGTH, 4)
+        touches = (windows <= -2048) | (windows >= 2047)
+        is_kept = np.isin(np.arange(n), kept[number])
+        n_windows, n_kept = n_windows + n, n_kept + int(is_kept.sum())
+        n_wrong += int((~is_kept & ~touches.any(axis=(1, 2))).sum())
+        missed += touches.sum(axis=(1, 2))[is_kept & touches.any(axis=(1, 2))].tolist()
+    assert n_wrong == 0
+    assert len(missed) <= 5
+    assert max(missed) <= 2  # samples
+    assert (n_windows, n_kept) == (2958, 2831)
+    gone = windows_store.findings[windows_store.findings["rule"] == "no-window-left"]["recording"].tolist()
+    assert [key.split("_exp")[0] for key in gone] == ["sub-1103_ses-2", "sub-1311_ses-1"]
+
+
+def test_a_sequence_of_windows_is_the_run_filtered_by_mne(windows_store, shared_data):
+    key = "sub-101_ses-1_exp-cueing_run-2018-11-20-16.42.02"
+    number = windows_store.recordings["key"].tolist().index(key)
+    segments = windows_store.segments[windows_store.segments["recording"] == number]["parent_window_id"].tolist()
+    assert 0 < 29 - len(segments) <= 3
+    table, left_out = ChannelSequences(labels=("session", "response_time")).table(windows_store)
+    assert left_out == []
+    counts = pd.read_parquet(shared_data / "muse" / "cueing" / f"{key}.parquet", columns=list(ELECTRODES)).to_numpy()
+    raw = counts.T * UV_PER_COUNT
+    filtered = filter_data(raw - raw.mean(axis=1, keepdims=True), SFREQ, 1.0, 45.0, verbose="error")
+    expected = np.concatenate([filtered[:, k * LENGTH : (k + 1) * LENGTH] for k in segments], axis=1)
+    rows = np.flatnonzero(table.recording[:] == number)
+    got = SequenceReader(windows_store, table).read(rows, rows).numpy()[:, :, 0] * windows_store.lsb_uV
+    np.testing.assert_allclose(got, expected, atol=windows_store.lsb_uV / 2 + 1e-3)
+    np.testing.assert_allclose(table.deviation_uV[rows], expected.std(axis=1), rtol=1e-4)
+
+
+def test_labels_of_runs_are_the_session_and_the_median_response_time(windows_store, shared_data):
+    trials = pd.read_csv(shared_data / "muse" / "cueing_trials.tsv", sep="\t")
+    trials = trials[trials["rt_ms"].between(150, 2000)]
+    median = trials.groupby("file")["rt_ms"].median() / 1000
+    table = windows_store.recordings
+    files = "cueing/" + table["key"] + ".parquet"
+    np.testing.assert_allclose(table["label/response_time"], median.reindex(files), rtol=1e-9)
+    np.testing.assert_array_equal(table["label/session"], table["session"].astype(int) - 1)
 
 
 def test_windows_of_8_seconds_of_every_run_become_sequences_with_the_samples_of_its_file(shared_data, tmp_path):

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cerebro.data.plausible import RAILED_SHARE
+from cerebro.data.plausible import RAILED_SHARE, railed_samples
 from cerebro.data.preprocess import Preprocessing, preprocess
 from cerebro.data.readers.base import Recording
 
@@ -42,3 +42,4 @@ def test_no_channel_of_wet_electrodes_is_railed(shared_data):
         eeg = np.asarray(raw.get_data(picks) * 1e6, np.float32)
         done = preprocess(Recording(eeg, tuple(picks), raw.info["sfreq"], "unknown"), Preprocessing())
         assert done.railed == (), path.name
+        assert not railed_samples(eeg).any(), path.name

@@ -11,8 +11,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from cerebro.compiled import compiled
 from cerebro.data.page_checksums import INSTRUCTIONS, PAGE
-from cerebro.dsp.compiled import compiled
 
 _WORDS = PAGE // 8
 _NAME = INSTRUCTIONS[platform.machine()][0]

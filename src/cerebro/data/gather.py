@@ -21,7 +21,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy import ndarray
 
-from cerebro.dsp.compiled import compiled
+from cerebro.compiled import compiled
 
 STREAM_BYTES = 32
 LINE_BYTES = 64  # of the cache

@@ -86,6 +86,9 @@ class BatchMaker:
         if len(table.n_valid):
             n_valid = torch.from_numpy(table.n_valid[rows])
             is_padded = is_padded or bool((n_valid < counts.shape[1]).any())
+        deviation = torch.empty(0, 0)
+        if len(table.deviation_uV):
+            deviation = torch.from_numpy(table.deviation_uV[rows])[:, None]
         return RawBatch(
             counts=counts,
             microvolts_per_count=torch.from_numpy(self._scale[recording]),
@@ -101,6 +104,7 @@ class BatchMaker:
             is_padded=is_padded,
             channel_map=self._maps[montage],
             microvolts=microvolts,
+            deviation=deviation,
         )
 
 

@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 
+import cerebro.data.cut_windows
 import cerebro.data.plausible
 import cerebro.data.preprocess
 import cerebro.data.readers
 import cerebro.dsp
 import cerebro.montage
+from cerebro.data.cut_windows import cut_windows
 from cerebro.data.preprocess import Preprocessing, keep_as_is, preprocess, quantise
 from cerebro.data.readers.base import Entry, Finding, Reader, Segment, Skip
 from cerebro.data.shards import Piece, StoredRecording, full_disk_in_one_line, write_counts
@@ -123,8 +125,9 @@ def make_piece(recipe: Recipe, entry: Entry, available: tuple[str, ...], staging
         with limited(sources.n_bytes, note):
             recording = recipe.reader.load(entry)
             done = (keep_as_is if recording.is_ready else preprocess)(recording, recipe.plan)
-            counts, clipped = quantise(done.eeg, recipe.lsb_uV)
-            laid = np.ascontiguousarray(counts.T) if recording.segments else counts
+            cut = cut_windows(entry.key, recording, done, recipe.plan)
+            counts, clipped = quantise(cut.eeg, recipe.lsb_uV)
+            laid = np.ascontiguousarray(counts.T) if cut.segments else counts
     except Skip as skip:
         record = PieceRecord(entry.key, piece_key, sources.source, (), "", (), 0, 0, 0, (skip.finding,))
         write_record(staging, record)
@@ -150,8 +153,8 @@ def make_piece(recipe: Recipe, entry: Entry, available: tuple[str, ...], staging
         clipped=clipped + recording.n_clipped,
         n_times=len(counts),
         checksum=crc32c(laid),
-        findings=(*recording.findings, *done.findings(entry.key)),
-        segments=recording.segments,
+        findings=(*recording.findings, *done.findings(entry.key), *cut.findings),
+        segments=cut.segments,
     )
     write_counts(staging / f"{piece_key}.i16", laid)
     write_record(staging, record)
@@ -244,9 +247,8 @@ def sealed_records(store: Store) -> Iterator[tuple[PieceRecord, Path, int]]:
 
 def code_version(reader: Reader) -> str:
     """Hash of the code that turns a file into counts, its comments and docstrings left out."""
-    files = {
-        Path(str(module.__file__)) for module in (cerebro.data.plausible, cerebro.data.preprocess, cerebro.montage)
-    }
+    modules = (cerebro.data.cut_windows, cerebro.data.plausible, cerebro.data.preprocess, cerebro.montage)
+    files = {Path(str(module.__file__)) for module in modules}
     for package in (cerebro.dsp, cerebro.data.readers):
         files |= set(Path(str(package.__file__)).parent.glob("*.py"))
     own = inspect.getsourcefile(type(reader))

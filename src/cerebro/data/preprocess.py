@@ -48,6 +48,13 @@ class Preprocessing:
         ``as_is`` keeps each recording's own reference. ``average`` subtracts, after filtering, the mean over the
         recording's electrodes: all but those that never change (unless such a one is the reference itself, which then
         carries minus the mean) and those that are railed. Channels that never change stay zero.
+    window_s : float
+        Seconds of the windows into which each recording is cut after that, side by side, for
+        `cerebro.data.sequences.ChannelSequences`; the rest at the end is left out. 0 keeps recordings continuous, for
+        all other windows.
+    railed_windows : {"keep", "leave_out"}
+        ``leave_out`` drops the windows in which a channel's raw samples lie at a rail of its converter (see
+        `cerebro.data.cut_windows`), so that they take no part in anything; they are counted (``railed-window``).
     """
 
     sfreq: float = 100.0
@@ -55,6 +62,8 @@ class Preprocessing:
     lowpass_hz: float = 45.0
     notch_hz: float = 0.0
     reference: Literal["as_is", "average"] = "as_is"
+    window_s: float = 0.0
+    railed_windows: Literal["keep", "leave_out"] = "keep"
 
     def __post_init__(self) -> None:
         check_positive("sfreq", self.sfreq)
@@ -68,6 +77,22 @@ class Preprocessing:
             raise ConfigError(
                 f"notch_hz={self.notch_hz:g} is no power line's frequency; set notch_hz to 50 or 60, or to 0 for none."
             )
+        n_samples = self.window_s * self.sfreq
+        if not 0 <= n_samples < 1e9 or abs(n_samples - round(n_samples)) > 1e-6:
+            raise ConfigError(
+                f"window_s={self.window_s:g} is {n_samples:g} samples at sfreq={self.sfreq:g}; set window_s to a whole "
+                "number of samples, or to 0 for continuous recordings."
+            )
+        if self.railed_windows != "keep" and not self.window_s:
+            raise ConfigError(
+                f"railed_windows={self.railed_windows} needs windows; set window_s to their seconds, or railed_windows "
+                "to keep."
+            )
+
+    @property
+    def window_samples(self) -> int:
+        """Samples of a window; 0 for continuous recordings."""
+        return round(self.window_s * self.sfreq)
 
 
 @dataclass(frozen=True)

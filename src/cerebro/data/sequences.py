@@ -11,6 +11,9 @@ from jaxtyping import Int16
 from torch import Tensor
 
 from cerebro.data.columns import column_of
+from cerebro.data.deviations import deviations_uV
+from cerebro.data.overlap import overlap_of_windows
+from cerebro.data.sliding_windows import LABEL_PREFIX
 from cerebro.data.sources import WindowSource
 from cerebro.data.store import CHANNEL_MAJOR, Store
 from cerebro.data.windows import BufferPool, Omission, WindowReader, WindowTable
@@ -26,7 +29,10 @@ class ChannelSequences(WindowSource):
 
     A sequence never crosses recordings, and so never runs. Where the last window is shorter, the sequence ends where
     its samples end; a shorter window before it keeps its zeros, and is counted. The labels of a sequence are those of
-    its participant (``data.targets: [remission]``).
+    its participant (``data.targets: [remission]``) and those of its recording that ``labels`` names.
+
+    Batches carry the standard deviation of each channel over its whole recording (`cerebro.data.deviations`); channels
+    that never change are left out, and windows that overlap in time are remarked on (`cerebro.data.overlap`).
 
     Parameters
     ----------
@@ -36,14 +42,23 @@ class ChannelSequences(WindowSource):
         Electrodes to use; empty = all.
     tasks : tuple of str
         Tasks to use; empty = all.
+    labels : tuple of str
+        Labels of recordings (columns ``label/NAME`` of the store) that are targets under their names.
     """
 
-    def __init__(self, max_windows: int = 0, channels: tuple[str, ...] = (), tasks: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        max_windows: int = 0,
+        channels: tuple[str, ...] = (),
+        tasks: tuple[str, ...] = (),
+        labels: tuple[str, ...] = (),
+    ) -> None:
         if max_windows < 0:
             raise ConfigError(f"max_windows={max_windows} is negative; set max_windows to 0 or more.")
         self.max_windows = max_windows
         self.channels = tuple(channels)
         self.tasks = tuple(tasks)
+        self.labels = tuple(labels)
 
     def table(self, store: Store) -> tuple[WindowTable, list[Omission]]:
         """Sequences by recording, then by channel as the recording has them."""
@@ -74,14 +89,36 @@ class ChannelSequences(WindowSource):
         n_used = np.minimum(n_windows, self.max_windows) if self.max_windows else n_windows
         _count(left_out, int((n_windows - n_used)[chosen].sum()), "windows", f"behind the first {self.max_windows}")
         n_valid = _valid_samples(store, chosen, n_used, int(samples[0]), left_out)
+        left_out += overlap_of_windows(store, chosen, n_used)
+        deviation = deviations_uV(store)[index["offset_row"][recording] + channel]
+        is_live = deviation > 0
+        _count(left_out, int((~is_live).sum()), "sequences", "channels that never change")
+        recording, channel, deviation = recording[is_live], channel[is_live], deviation[is_live]
+        if not len(recording):
+            raise DataError(f"no channel of {store.path} that was chosen ever changes; choose other channels or tasks.")
         table = WindowTable(
             recording=column_of(recording.astype(np.int32)),
             start=column_of(np.zeros(len(recording), np.int64)),
             n_times=int(n_used[recording].max()) * int(samples[0]),
+            targets={name: column_of(values[recording]) for name, values in self._labels(store).items()},
             channel=column_of(channel.astype(np.int32)),
             n_valid=column_of(n_valid[recording]),
+            deviation_uV=column_of(deviation),
         )
         return table, left_out
+
+    def _labels(self, store: Store) -> dict[str, npt.NDArray[np.float32]]:
+        """Values (R,) of each of ``labels``, NaN where a recording has none."""
+        known = [
+            str(name).removeprefix(LABEL_PREFIX) for name in store.recordings if str(name).startswith(LABEL_PREFIX)
+        ]
+        absent = sorted(set(self.labels) - set(known))
+        if absent:
+            raise ConfigError(
+                f"recordings of {store.path} have no label {', '.join(absent)}; set labels to some of "
+                f"{', '.join(known) or 'none'}."
+            )
+        return {name: store.recordings[LABEL_PREFIX + name].to_numpy(np.float32) for name in self.labels}
 
     def _channels(self, store: Store, chosen: Rows) -> tuple[Rows, Rows]:
         """Recording and channel of each sequence."""

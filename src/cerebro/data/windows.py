@@ -29,6 +29,7 @@ from cerebro.signal import SignalSpec
 CROP_STREAM = 1 << 20  # stream of random numbers for the place of a crop; masks and augmentations use small ones
 _N_BUFFERS = 7  # kept for reuse
 _NO_COLUMN: Column[Any] = column_of(np.empty(0, np.int64))
+_OPTIONAL = ("channel", "n_valid", "film_ms", "deviation_uV")  # columns of a table
 FARTHEST_SAME_PLACE_MM = 10.0  # of one channel name in two montages
 
 
@@ -71,6 +72,8 @@ class WindowTable:
         Milliseconds from the start of the film that the recording's task names; leave out for windows of no film.
     n_valid : int64 (W,)
         Samples of each window that are there, ``n_times`` at most; leave out where all are.
+    deviation_uV : float32 (W,)
+        Standard deviation of each window's channel over its whole recording; leave out for windows of all channels.
     """
 
     recording: Column[np.int32]
@@ -82,13 +85,14 @@ class WindowTable:
     channel: Column[np.int32] = _NO_COLUMN
     n_valid: Column[np.int64] = _NO_COLUMN
     film_ms: Column[np.int64] = _NO_COLUMN
+    deviation_uV: Column[np.float32] = _NO_COLUMN
 
     def __post_init__(self) -> None:
         runs = self.recording.runs
         if not len(self.pair):
             object.__setattr__(self, "pair", Column(runs, np.broadcast_to(np.int64(-1), len(runs.sizes))))
         columns: dict[str, Column[Any]] = {"start": self.start, "pair": self.pair, **self.targets}
-        columns |= {name: column for name in ("channel", "n_valid", "film_ms") if len(column := getattr(self, name))}
+        columns |= {name: column for name in _OPTIONAL if len(column := getattr(self, name))}
         for name, column in columns.items():
             if len(column) != len(self):
                 raise DataError(

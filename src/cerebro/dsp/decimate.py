@@ -12,7 +12,7 @@ import numpy.typing as npt
 from jaxtyping import Float32
 from numpy import ndarray
 
-from cerebro.dsp.compiled import compiled
+from cerebro.compiled import compiled
 
 LARGEST_FACTOR = 4
 TAP_COST = 0.02  # of one tap, per sample of the input, where the transform that follows costs 1; measured

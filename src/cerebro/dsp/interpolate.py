@@ -10,7 +10,7 @@ import numpy.typing as npt
 from jaxtyping import Float32, Float64
 from numpy import ndarray
 
-from cerebro.dsp.compiled import compiled
+from cerebro.compiled import compiled
 
 HALF_TAPS = 8  # samples on each side of an instant
 OVERSAMPLING = 2  # least rate of the signal, as a multiple of twice its highest frequency

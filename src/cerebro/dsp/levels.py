@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 from numpy import ndarray
 
-from cerebro.dsp.compiled import compiled
+from cerebro.compiled import compiled
 
 LANES = 64  # partial results side by side: as many as fill the vector registers
 AT_ONCE = 4096  # samples whose sum is taken in float32 before it is added in float64; they fit the smallest cache

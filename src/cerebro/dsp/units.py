@@ -3,7 +3,7 @@
 from jaxtyping import Float32, Float64
 from numpy import ndarray
 
-from cerebro.dsp.compiled import compiled
+from cerebro.compiled import compiled
 
 MICROVOLTS_PER_VOLT = 1e6
 

@@ -21,10 +21,14 @@ class Encoder(nn.Module, ABC):
     ``channel_tables`` names the tensors with a row per channel and how many rows stand before the first channel's; it
     promises that no other weight depends on which channels there are, so that the others may move to any montage.
     ``None`` promises nothing.
+
+    ``hides_inputs`` promises that ``embed`` gives each token from its own samples alone, and that where ``mix`` hides
+    one it takes what ``embed`` makes of zeros: the samples themselves then need not be zeroed in a copy of the batch.
     """
 
     channel_tables: ClassVar[Mapping[str, int] | None] = None
     family: ClassVar[str] = ""  # first word of a configuration's name; empty = that of the class
+    hides_inputs: ClassVar[bool] = False
 
     d_model: int
     patch_samples: int

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cerebro.encoders.base import Encoder
+from cerebro.errors import ConfigError
 from cerebro.nn.mamba2 import Direction, Mamba2Stack
 from cerebro.nn.window_tokens import PlaceAndTime, WindowProjection, check_windows, n_valid_windows, valid_windows
 from cerebro.signal import EEGBatch, SignalSpec
@@ -44,6 +45,7 @@ class Mamba2(Encoder):
 
     family = "mamba2_eeg"
     local_parts = ("input_proj",)
+    hides_inputs = True
     channel_tables = MappingProxyType({})  # no weight depends on which channels there are
 
     def __init__(
@@ -62,6 +64,11 @@ class Mamba2(Encoder):
     ) -> None:
         super().__init__(signal)
         check_windows(signal, patch_samples, "Mamba2")
+        if direction == "bidirectional" and n_layers == 1:
+            raise ConfigError(
+                "direction: bidirectional runs every second layer backwards and n_layers is 1, so that none would; set "
+                "n_layers to 2 or more, or direction to causal."
+            )
         self.patch_samples = self.patch_stride = patch_samples
         self.d_model, self.n_layers = d_model, n_layers
         self.input_proj = WindowProjection(patch_samples, d_model, scale_uV)

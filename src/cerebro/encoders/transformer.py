@@ -38,6 +38,7 @@ class Transformer(Encoder):
 
     family = "transformer_eeg"
     local_parts = ("input_proj",)
+    hides_inputs = True
     channel_tables = MappingProxyType({})  # no weight depends on which channels there are
 
     def __init__(

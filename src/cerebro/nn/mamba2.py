@@ -9,6 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from cerebro.errors import ConfigError, check_positive
+from cerebro.nn.ssd import gated_scan, is_fast
 from cerebro.nn.ssd_kernels import kernel_scan, runs_in_kernels
 from cerebro.nn.ssd_plain import plain_gated_scan
 
@@ -79,14 +80,14 @@ class Mamba2Mixer(nn.Module):
     def forward(self, tokens: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         """Mix each token with those before it in its sequence."""
         assert self.conv1d.bias is not None
-        projected = self.in_proj(tokens)
         states = (self.conv1d.weight, self.conv1d.bias, self.dt_bias, self.A_log, self.D)
-        if runs_in_kernels(projected.device, projected.dtype, len(self.D), self.conv1d.weight.shape[-1]):
-            return kernel_scan(projected, *states, self.norm.weight, self.out_proj.weight, EPS)
-        scanned = plain_gated_scan(projected, *states, EPS)
-        return F.linear(
-            scanned, self.out_proj.weight * self.norm.weight
-        )  # the norm's weight, without a pass of its own
+        if runs_in_kernels(tokens.device, tokens.dtype, len(self.D), self.conv1d.weight.shape[-1]):
+            return kernel_scan(self.in_proj(tokens), *states, self.norm.weight, self.out_proj.weight, EPS)
+        if is_fast(tokens):
+            scanned = gated_scan(tokens, self.in_proj.weight, *states, EPS)
+        else:
+            scanned = plain_gated_scan(self.in_proj(tokens), *states, EPS)
+        return F.linear(scanned, self.out_proj.weight * self.norm.weight)  # the norm's weight without a pass of its own
 
 
 class Mamba2Layer(nn.Module):

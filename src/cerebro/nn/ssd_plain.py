@@ -56,6 +56,7 @@ def scan(
     Within a chunk as attention with a decaying mask, from chunk to chunk by the state.
     """
     n_times = x.shape[1]
+    chunk = min(chunk, max(n_times, 1))  # a challenge window has four places
     n_chunks = -(-n_times // chunk)
     behind = n_chunks * chunk - n_times
     x, b, c = (F.pad(value, (0, 0) * (value.dim() - 2) + (0, behind)) for value in (x, b, c))

@@ -17,15 +17,15 @@ import torch
 Part = TypeVar("Part")
 
 
-def side_by_side(work: Callable[[Part], None], parts: Iterable[Part]) -> None:
+def side_by_side(work: Callable[[Part], None], parts: Iterable[Part], is_shared_alone: bool = True) -> None:
     """Call ``work`` once on every part, without gradients, on as many threads as PyTorch may use.
 
     Which thread takes which part is not fixed, so ``work`` writes what belongs to its part alone. A part on its own
-    has all of PyTorch's threads inside.
+    has all of PyTorch's threads inside, unless ``is_shared_alone`` is False: then it has one, as others have.
     """
     todo = deque(parts)
     n_threads = torch.get_num_threads()
-    if min(n_threads, len(todo)) < 2:
+    if n_threads < 2 or (len(todo) < 2 and is_shared_alone):
         _work_off(work, todo)
         return
     threads = _threads(n_threads, os.getpid())  # a process that was forked has none of its parent's threads

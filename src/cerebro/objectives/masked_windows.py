@@ -137,11 +137,14 @@ class MaskedWindows(Objective):
         windows = _windows(batch.eeg, n_patches, n_samples)
         zeroed, noised, _ = _bert_groups(mask) if self.masking_style == "bert" else (mask.counts, None, None)
         hidden = torch.zeros_like(valid).scatter_(2, mask.drawn, zeroed)  # each place is there once
-        emptied = mask.hidden if noised is None else hidden | torch.zeros_like(valid).scatter_(2, mask.drawn, noised)
-        shown = torch.where(emptied[..., None], 0.0, windows)  # the one copy of the batch
-        if noised is not None:
-            _add_noise(shown, mask, noised, scale, batch)
-        shown_batch = replace(batch, eeg=shown.flatten(2))
+        shown_batch = batch  # an encoder that hides inputs needs no copy of it
+        if noised is not None or not encoder.hides_inputs:
+            is_noise = None if noised is None else torch.zeros_like(valid).scatter_(2, mask.drawn, noised)
+            emptied = hidden if is_noise is None else hidden | is_noise
+            shown = torch.where(emptied[..., None], 0.0, windows)  # the one copy of the batch
+            if noised is not None:
+                _add_noise(shown, mask, noised, scale, batch)
+            shown_batch = replace(batch, eeg=shown.flatten(2))
         out = (mask.drawn + n_patches * torch.arange(valid.shape[1], device=valid.device)[:, None]).flatten(1)
         mixed = encoder.mix_subset(encoder.embed(shown_batch), shown_batch, hidden, out=out)  # (B, C L, D)
         predicted: Tensor = self.decoder(mixed).float()

@@ -61,7 +61,7 @@ def _traces(run: RunEvidence, shown: Mapping[str, Any]) -> str:
     median = f" Median correlation {np.nanmedian(correlation):.2f}." if np.isfinite(correlation).any() else ""
     return figure(
         figures.traces(shown["original"], shown["reconstructed"], names, sfreq),
-        "Hidden windows as recorded (thin) and as rebuilt from the windows of the same channel that were left "
+        "Hidden windows as recorded (thin) and as rebuilt from the visible windows of the same channel "
         f"(coloured): the first one drawn in each of {len(names)} sequences of one validation batch, not chosen by "
         f"their looks. The model sees windows divided by the deviation of their channel, here {deviation.min():.1f} to "
         f"{deviation.max():.1f} µV.{median}",

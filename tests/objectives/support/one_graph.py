@@ -21,6 +21,7 @@ from cerebro.objectives import (
     Contrastive,
     FrozenTokenizer,
     MaskedCodes,
+    MaskedWindows,
     Objective,
     Supervised,
     WeightedSum,
@@ -30,7 +31,7 @@ from cerebro.signal import EEGBatch, SignalSpec
 
 SIGNAL = SignalSpec(tuple("ABCDEF"), tuple((0.08, 0.01 * i, 0.04) for i in range(6)), 100.0, 200, ("trait",))
 HEADS = {"PreLocal": PreLocal, "PostLocal": PostLocal, "Contextual": Contextual}
-PADDED = ("vqnsp", "codes_and_trait", "jepa", *HEADS)
+PADDED = ("vqnsp", "codes_and_trait", "windows", "jepa", *HEADS)
 FIELDS = ("eeg", "channel", "key", "pair")
 N_WINDOWS = 6
 
@@ -85,6 +86,7 @@ class ReadsBack(Contrastive):
 OBJECTIVES: dict[str, Callable[[Any, SignalSpec], Objective]] = {
     "vqnsp": vqnsp,
     "codes_and_trait": codes_and_trait,
+    "windows": lambda encoder, signal: MaskedWindows(encoder, signal, 0.5, "bert"),
     "contrastive": Contrastive,
     "jepa": jepa,
     "reads_back": ReadsBack,

@@ -13,13 +13,23 @@ from cerebro.data.readers.base import Entry, Finding, Reader, Recording, Scan, S
 from cerebro.data.readers.bids_sidecar import compare_with_sidecar
 from cerebro.data.readers.events_file import annotations, bids_events
 from cerebro.data.readers.found_files import files_below
+from cerebro.data.readers.label_table import LabelTable, with_labels
 from cerebro.data.readers.signal_file import read_signal
 from cerebro.data.readers.table_file import TableFormat, is_table, read_table_file, table_events
 from cerebro.errors import ConfigError, DataError, check_exists, check_positive
 from cerebro.montage import Montage, hbn_129, standard_1005
 
 MONTAGES = {"standard_1005": standard_1005, "hbn_129": hbn_129}
-WHO_AND_WHAT = ("participants", "participant_column", "participant_from", "session_from", "run_from", "tasks", "labels")
+WHO_AND_WHAT = (
+    "participants",
+    "participant_column",
+    "participant_from",
+    "session_from",
+    "run_from",
+    "tasks",
+    "labels",
+    "label_tables",
+)
 Value = TypeVar("Value", str, float)
 
 
@@ -54,6 +64,8 @@ class Folder(Reader):
         empty = there are none.
     labels : dict of str to dict of str to float
         Label -> {regular expression on the name: value}. Where none matches the label is missing (``label-missing``).
+    label_tables : dict of str to LabelTable
+        Label -> the table in which it stands, in one row or several of each recording, whose median counts.
     montage : {"standard_1005", "hbn_129"}
         Electrodes that channel labels may mean.
     reference : {"Cz", "average", "linked-ears", "unknown"}
@@ -91,6 +103,7 @@ class Folder(Reader):
         run_from: str = "",
         events: Literal["none", "annotations", "bids"] = "none",
         table: TableFormat | None = None,
+        label_tables: dict[str, LabelTable] = {},  # noqa: B006 - never changed
     ) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
             raise ConfigError(f"name={name!r} must be one plain word; set name to letters, digits, dash or underscore.")
@@ -112,6 +125,9 @@ class Folder(Reader):
         self.min_duration_s = min_duration_s
         self.events = events
         self.table = table
+        self.label_tables = dict(label_tables)
+        for label in set(self.label_tables) & set(self.labels):
+            raise ConfigError(f"label {label} stands in labels and in label_tables; take it out of one of them.")
         self._montage = montage
 
     def montage(self) -> Montage:
@@ -145,6 +161,8 @@ class Folder(Reader):
         if twice:
             raise DataError(f"{self.root} holds {twice[0]} under two suffixes; narrow pattern={self.pattern!r}.")
         entries = self._with_events(named, findings)
+        for label, where in self.label_tables.items():
+            entries = with_labels(label, where, entries, findings)
         recorded = sorted({entry.participant for entry in entries})
         if self.participants is None:
             detail = f"{len(recorded)} people are known by names alone; they have no age, sex or other label"

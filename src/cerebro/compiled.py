@@ -1,7 +1,8 @@
 """Loops that numba compiles for the processor at hand, once; the machine code is kept on disk for the next process.
 
-Without ``fastmath``, so that every sum is taken in the order written: the same bytes whatever the vector width. The
-interpreter's lock is released, and no threads are started.
+By `compiled` every sum is taken in the order written: the same bytes whatever the vector width. By `compiled_loosely`
+sums are taken in any order and products added without being rounded first, which lets sums use whole vectors: the same
+bytes on one processor. The interpreter's lock is released, and no threads are started.
 """
 
 import inspect
@@ -20,8 +21,17 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     Where no folder for the machine code can be written, each process compiles anew, which takes some seconds. Machine
     code that cannot be read (a full disk, a damaged file) is compiled anew with a line in the log.
     """
+    return _compiled(function, {})
+
+
+def compiled_loosely(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As `compiled`, with sums in any order; infinite and missing values stay what they are."""
+    return _compiled(function, {"fastmath": {"contract", "reassoc"}})
+
+
+def _compiled(function: Callable[..., Any], more: dict[str, Any]) -> Callable[..., Any]:
     plain = inspect.unwrap(function)  # tests wrap every function to check shapes; numba needs the one that was written
-    settings = {"nogil": True, "error_model": "numpy"}
+    settings = {"nogil": True, "error_model": "numpy", **more}
     try:
         made = numba.njit(cache=True, **settings)(plain)
     except RuntimeError:  # numba found no folder that it may write

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cerebro.dsp import compiled
+from cerebro import compiled
 
 
 def add_up(values):
