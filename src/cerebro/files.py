@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import socket
 import threading
 import zipfile
@@ -46,6 +47,27 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], None], n_bytes: int
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def copy_atomically(source: Path, target: Path) -> None:
+    """Let ``target`` be the file that ``source`` is, as a hard link, or a copy where the file system has no links."""
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    part.unlink(missing_ok=True)
+    try:
+        os.link(source, part)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
+            raise
+        write_atomically(target, lambda file: _copy_into(source, file), source.stat().st_size)
+        return
+    os.replace(part, target)
+    part.unlink(missing_ok=True)  # it stays where target was the same file already
+    sync_folder(target.parent)
+
+
+def _copy_into(source: Path, target: BinaryIO) -> None:
+    with open(source, "rb") as file:
+        shutil.copyfileobj(file, target)
 
 
 def remove_orphans(folder: Path, pattern: str = ".*.part") -> int:

@@ -31,13 +31,16 @@ def close_bar(bar: "tqdm[Any]") -> None:
     Such lines draw the bar again without tqdm taking note, and it ends only the line of a bar that it knows to be
     drawn.
     """
-    bar.last_print_t = time.time() + (bar.delay or 0)
+    if not bar.disable:
+        bar.last_print_t = time.time() + (bar.delay or 0)
     bar.close()
 
 
 def _look() -> dict[str, Any]:
     columns, rows = _shape()
+    is_one_of_many = "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0"
     return {
+        "disable": is_one_of_many,  # the first process of a run shows the bar
         "delay": 1,
         "mininterval": 0.2 if sys.stderr.isatty() else 15.0,
         "file": sys.stderr,

@@ -39,6 +39,24 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     }
 
 
+CASES = ["supervised", "masked_codes", "jepa", "masked_windows", "vqnsp_loss"]
+
+
+@pytest.mark.parametrize("process", ["first", "second"])
+@pytest.mark.parametrize("case", CASES)
+def test_loss_and_gradient_of_uneven_shares_are_those_of_the_global_batch(
+    found: dict[str, Any], case: str, process: str
+) -> None:
+    alone, mine = found["alone"][case], found[process][case]
+    assert set(mine) == set(alone)
+    assert sum(float(value.abs().max()) > 0 for name, value in alone.items() if "." in name) > 10
+    largest = max(float(value.norm()) for name, value in alone.items() if name.startswith(("encoder.", "objective.")))
+    for name, expected in alone.items():  # float32: what is small only because terms cancel has their rounding
+        least = 1.0 if name.startswith("part/") else 0.01 * largest
+        error = float((mine[name] - expected).norm() / (expected.norm() + least))
+        assert error < 1e-5, (name, error)
+
+
 @pytest.mark.parametrize("process", ["first", "second"])
 def test_the_gradient_of_two_processes_is_that_of_one(found: dict[str, Any], process: str) -> None:
     alone, mine = found["alone"]["contrastive"], found[process]["contrastive"]

@@ -86,3 +86,11 @@ def test_a_wrong_recipe_is_refused_in_one_line(write_recipe, changes, message):
 def test_a_missing_recipe_is_refused():
     with pytest.raises(ConfigError, match="not found"):
         read_recipe(Path("nowhere.yaml"))
+
+
+def test_an_experiment_is_where_every_phase_is_tracked(write_recipe):
+    recipe = read_recipe(write_recipe(experiment="eeg_pretraining_mamba2_sweep_mask"))
+    assert {phase.overrides["mlflow.experiment"] for phase in recipe.phases.values()} == {
+        "eeg_pretraining_mamba2_sweep_mask"
+    }
+    assert "mlflow.experiment" not in read_recipe(write_recipe()).phases["pretrain"].overrides

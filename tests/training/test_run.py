@@ -41,7 +41,9 @@ def train(
     out: Path, lines: list[str] | None = None, ckpt_path: Path | None = None, every: int = 1, **more: Any
 ) -> dict[str, Any]:
     keys = {
-        name: more.pop(name) for name in ("overwrite", "patience", "monitor", "monitor_mode", "seed") if name in more
+        name: more.pop(name)
+        for name in ("overwrite", "patience", "monitor", "monitor_mode", "seed", "run_name", "resume")
+        if name in more
     }
     keys["allow_seen_participants"] = more.pop("allow_seen", False)
     trainer = TrainerKeys(more.pop("max_epochs", N_EPOCHS), more.pop("accumulate", 1), accelerator="cpu")
@@ -434,3 +436,30 @@ def test_a_resumed_run_prepares_fixed_windows_as_the_first_process_did(
     assert asked[0] == asked[1]  # the start's result stands in the weights before it is prepared again
     assert asked[0][:2] == (N_BATCHES * 8, N_EPOCHS * N_BATCHES * 8)
     assert asked[0][3] != 0
+
+
+def test_best_and_last_stand_under_the_name_of_the_run_too(tmp_path: Path) -> None:
+    train(tmp_path, run_name="toy_d4_m20")
+    for name in ("best.ckpt", "last.ckpt"):
+        assert (tmp_path / f"toy_d4_m20_{name}").samefile(tmp_path / name)
+
+
+def test_resume_goes_on_with_a_run_and_is_refused_where_there_is_none(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(CheckpointError, match=r"--resume: .* holds no run to go on with"):
+        train(tmp_path / "none", resume=True)
+    assert not (tmp_path / "none").exists()
+    with monkeypatch.context() as patch:
+        kill_after(patch, 5)
+        with pytest.raises(Killed):
+            train(tmp_path / "run")
+    train(tmp_path / "run", resume=True)
+    assert history(tmp_path / "run") == history(whole)
+    with pytest.raises(ConfigError, match="give one of the two"):
+        train(tmp_path / "run", resume=True, overwrite=True)
+
+
+def test_several_devices_are_refused_with_the_command_that_starts_several_processes(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"torchrun --nproc_per_node=2 -m cerebro fit"):
+        TrainerKeys(devices=2)

@@ -2,13 +2,17 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from cerebro.encoders.base import Encoder
+from cerebro.nn.processes import n_processes, sum_over_processes
 from cerebro.objectives.base import Loss, Objective
 from cerebro.randomness import sample_keys
 from cerebro.readouts.base import Readout
@@ -22,13 +26,13 @@ HAS_FIXED_WINDOWS = False  # the toy's windows differ from epoch to epoch
 class ToyEncoder(Encoder):
     """Patches of 10 samples; dropout and running statistics, as traps for freezing and resuming."""
 
-    def __init__(self, signal: SignalSpec, d_model: int = 4) -> None:
+    def __init__(self, signal: SignalSpec, d_model: int = 4, dropout: float = 0.2, has_statistics: bool = True) -> None:
         super().__init__(signal)
         self.d_model, self.patch_samples, self.patch_stride, self.n_layers = d_model, 10, 10, 1
         self.patch = nn.Linear(10, d_model)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, 1, d_model))
-        self.statistics = nn.BatchNorm1d(d_model)
-        self.dropout = nn.Dropout(0.2)
+        self.statistics = nn.BatchNorm1d(d_model) if has_statistics else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
         self.block = nn.Linear(d_model, d_model)
 
     def embed(self, batch: EEGBatch) -> Float[Tensor, "B C N D"]:
@@ -83,7 +87,8 @@ class ToyObjective(Objective):
 
     def start(self, encoder: Encoder, batches: Iterable[EEGBatch]) -> None:
         self.n_starts += 1
-        self.centre.copy_(torch.stack([batch.targets["y"].nanmean() for batch in batches]).mean())
+        mean = torch.stack([batch.targets["y"].nanmean() for batch in batches]).mean()
+        self.centre.copy_(sum_over_processes(mean) / n_processes())
 
     def forward(self, encoder: Encoder, batch: EEGBatch, tokens: Tensor | None = None) -> Loss:
         if self.pause_s:
@@ -118,6 +123,7 @@ class ToyLoader:
     def __init__(self, participants: list[int], n_batches: int, batch_size: int, is_training: bool) -> None:
         self.participants, self.n_batches, self.batch_size = participants, n_batches, batch_size
         self.is_training, self.position = is_training, (0, 0)
+        self.rank, self.n_ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
     def __len__(self) -> int:
         return self.n_batches
@@ -128,7 +134,8 @@ class ToyLoader:
     def __iter__(self) -> Iterator[RawBatch]:
         epoch, first = self.position if self.is_training else (0, 0)
         for step in range(first, self.n_batches):
-            yield self.batch(epoch, step)
+            whole = self.batch(epoch, step)
+            yield share_of(whole, self.rank, self.n_ranks) if self.is_training and self.n_ranks > 1 else whole
 
     def batch(self, epoch: int, step: int) -> RawBatch:
         n = self.batch_size
@@ -151,6 +158,19 @@ class ToyLoader:
             known={"y": torch.from_numpy(sample % 7 != 0), "sex": torch.ones(n, dtype=torch.bool)},
             is_padded=False,
         )
+
+
+def share_of(batch: RawBatch, rank: int, n_ranks: int) -> RawBatch:
+    """Contiguous share of a batch, as `cerebro.data.sampling.rank_slice` gives it."""
+    size = len(batch.key) // n_ranks
+
+    def cut(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: entry[rank * size : (rank + 1) * size] for name, entry in value.items()}
+        is_row = isinstance(value, Tensor) and len(value) == len(batch.key)
+        return value[rank * size : (rank + 1) * size] if is_row else value
+
+    return replace(batch, **{part.name: cut(getattr(batch, part.name)) for part in fields(batch)})
 
 
 class ToyData:

@@ -26,6 +26,8 @@ from cerebro.signal import SignalSpec
 from cerebro.training.health import Collapsed, NonFiniteLoss
 from cerebro.training.keep import Interrupted
 from cerebro.training.keys import ProbeKeys, RunKeys, TrainerKeys
+from cerebro.training.launch import EndedElsewhere, speaks
+from cerebro.training.naming import configuration_name
 from cerebro.training.phase import Phase
 from cerebro.training.probe_report import ProbeRun, probe_checkpoint
 from cerebro.training.prober import MAX_PEOPLE, PARTICIPANT
@@ -65,13 +67,15 @@ def fit(argv: list[str]) -> int:
     asked = _ask("fit", argv)
     parsed = asked.config
     keys = RunKeys(
-        out=_out(parsed),
+        out=_out(asked),
         seed=parsed.seed,
         monitor=parsed.monitor,
         monitor_mode=parsed.monitor_mode,
         checkpoint_every_steps=parsed.checkpoint_every_steps,
         patience=parsed.patience,
         overwrite=parsed.overwrite,
+        resume=parsed.resume,
+        run_name=_run_name(asked),
         allow_seen_participants=parsed.allow_seen_participants,
         mlflow=_built(asked).mlflow,
         probe=_built(asked).probe,
@@ -87,7 +91,12 @@ def fit(argv: list[str]) -> int:
             f"stopped by {error}; {keys.out / 'last.ckpt'} is saved, the same command continues", file=sys.stderr
         )
         return error.exit_code
-    _say(f"{result['phase']}: best {result['best']['metric']} {_number(result['best']['value'])}, in {keys.out}")
+    except EndedElsewhere as error:
+        if str(error):
+            print(f"cerebro: {error}", file=sys.stderr)
+        return error.exit_code
+    if speaks():
+        _say(f"{result['phase']}: best {result['best']['metric']} {_number(result['best']['value'])}, in {keys.out}")
     return 0
 
 
@@ -117,7 +126,7 @@ def probe(argv: list[str]) -> int:
     parsed, built = asked.config, _built(asked)
     names = (name.strip() for name in parsed.targets.split(","))
     targets = tuple(name for name in names if name) or built.probe.targets
-    out = _out(parsed)
+    out = _out(asked)
     run = ProbeRun(
         targets=targets,
         out=out,
@@ -155,7 +164,7 @@ def _score(stage: Literal["val", "test", "predict"], argv: list[str]) -> int:
     asked = _ask("validate" if stage == "val" else stage, argv)
     parsed = asked.config
     build, data, trainer = _parts(asked)
-    out = _out(parsed)
+    out = _out(asked)
     path = _given(parsed.ckpt_path) or out / "best.ckpt"
     scoring = Scoring(out, parsed.seed, trainer, parsed.allow_seen_participants)
     for line in score_phase(stage, build, data, path, scoring):
@@ -179,7 +188,18 @@ def make_parser(verb: str) -> ArgumentParser:
     parser.add_class_arguments(DATA_CLASS, "data", instantiate=False, sub_configs=True)
     parser.add_class_arguments(TrainerKeys, "trainer", sub_configs=True)
     parser.add_argument("--seed", type=int, default=0, help="seed of initial weights")
-    parser.add_argument("--out", type=str, default="outputs/{name}", help="folder of the run; {name} is model.name")
+    parser.add_argument(
+        "--out",
+        type=str,
+        default="outputs/{name}",
+        help="folder of the run; {name} is model.name, {model} the configuration of encoder and objective",
+    )
+    parser.add_argument(
+        "--run_name",
+        type=str,
+        default="{name}",
+        help="name of the run in MLflow; any but {name} names copies of best.ckpt and last.ckpt too",
+    )
     parser.add_argument(
         "--monitor", type=str, default="val/loss", help="key of history.jsonl that picks the best epoch"
     )
@@ -196,6 +216,8 @@ def make_parser(verb: str) -> ArgumentParser:
         default=0,
         help="epochs without improvement before stopping, after those with a frozen encoder; 0 = never",
     )
+    if verb == "fit":
+        parser.add_argument("--resume", action="store_true", help="go on with a run, an error where there is none")
     parser.add_argument("--overwrite", type=bool, default=False, help="train anew in a folder that holds another run")
     parser.add_argument(
         "--allow_seen_participants", type=bool, default=False, help="score participants seen in training"
@@ -228,6 +250,7 @@ def _ask(verb: str, argv: list[str]) -> _Asked:
         raise ConfigError(one_line(verb, str(error), _keys(parser), _classes())) from None
     resolved = yaml.safe_load(parser.dump(config, format="yaml"))
     resolved.pop("config", None)
+    resolved.pop("resume", None)  # of this command, not of the run
     return _Asked(parser, config, resolved)
 
 
@@ -249,8 +272,20 @@ def _built(asked: _Asked) -> Namespace:
         raise ConfigError(one_line("fit", str(error), _keys(asked.parser), _classes())) from None
 
 
-def _out(config: Namespace) -> Path:
-    return Path(config.out.replace("{name}", config.model.name))
+def _out(asked: _Asked) -> Path:
+    return Path(_filled(asked, str(asked.config.out)))
+
+
+def _run_name(asked: _Asked) -> str:
+    """Name of the run; empty if it is that of the phase."""
+    name = _filled(asked, str(asked.config.run_name))
+    return "" if name == asked.config.model.name else name
+
+
+def _filled(asked: _Asked, text: str) -> str:
+    """``text`` with the phase's name for ``{name}`` and that of encoder and objective for ``{model}``."""
+    text = text.replace("{name}", asked.config.model.name)
+    return text.replace("{model}", configuration_name(asked.resolved["model"])) if "{model}" in text else text
 
 
 def _given(path: str) -> Path | None:

@@ -37,6 +37,8 @@ VERBS: dict[str, tuple[str, str, str]] = {
 # Before torch is imported: idle OpenMP threads sleep instead of spinning, which beside other load costs many times the
 # work itself. A user's own setting stands.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "TORCHELASTIC_RUN_ID" in os.environ:  # torch would advise, once a process, against looking for unused parameters
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 
 USERS_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT)
@@ -45,6 +47,8 @@ USERS_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOT
 
 class _Terminated(BaseException):
     """SIGTERM arrived while a verb ran that does not handle it itself."""
+
+    exit_code = 128 + signal.SIGTERM
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -64,6 +68,8 @@ def main(argv: list[str] | None = None) -> int:
     verb = arguments[0]
     if verb not in VERBS:
         return _mistake(f"{verb!r} is no verb of cerebro; type one of {', '.join(VERBS)} (cerebro --help).")
+    if verb != "fit" and _is_one_of_several():
+        return _mistake(f"{verb} runs in one process; type it without torchrun.")
     module, function, _ = VERBS[verb]
     try:
         with warnings.catch_warnings(), _terminable():
@@ -82,11 +88,9 @@ def main(argv: list[str] | None = None) -> int:
     except SystemExit as end:  # argparse prints its own line
         return end.code if isinstance(end.code, int) else (0 if end.code is None else _mistake(str(end.code)))
     except KeyboardInterrupt:
-        print("interrupted; the same command continues where it stopped", file=sys.stderr)
-        return 130
+        return _ended("interrupted; the same command continues where it stopped", 130)
     except _Terminated:
-        print("terminated; the same command continues where it stopped", file=sys.stderr)
-        return 143
+        return _ended("terminated; the same command continues where it stopped", 143)
 
 
 def _reader_is_gone() -> bool:
@@ -109,8 +113,24 @@ def usage() -> str:
 
 
 def _mistake(line: str) -> int:
-    print(f"cerebro: {line}", file=sys.stderr)
-    return 2
+    return _ended(f"cerebro: {line}", 2)
+
+
+def _ended(line: str, exit_code: int) -> int:
+    """Say why a verb ended; of several processes of one run the first to fail does."""
+    is_silent = False
+    if _is_one_of_several():
+        from cerebro.training.launch import is_first_to_fail
+
+        is_silent = not is_first_to_fail(exit_code)
+    if not is_silent:
+        print(line, file=sys.stderr)
+    return exit_code
+
+
+def _is_one_of_several() -> bool:
+    """Whether torchrun started this process as one of several."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
 
 
 @contextlib.contextmanager

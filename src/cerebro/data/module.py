@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.distributed as dist
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -445,13 +446,16 @@ class EEGData(LightningDataModule):
         reader = reader_of(self._store, self._table, pin_memory=torch.cuda.is_available())
         on_cpu = self._is_on_cpu or (self.trainer is not None and self.trainer.strategy.root_device.type == "cpu")
         maker = BatchMaker(reader, self._labels, self._plan.rows, self.seed, self._plan.maps, on_cpu, pair)
-        rank, world_size = self._world()
+        rank, world_size = self._world(is_training)
         return BatchLoader(maker, order, is_training, rank, world_size, self.prefetch_threads)
 
-    def _world(self) -> tuple[int, int]:
-        if self.trainer is None:
-            return 0, 1
-        return self.trainer.global_rank, self.trainer.world_size
+    def _world(self, is_training: bool = True) -> tuple[int, int]:
+        """This process and their number; of the processes of ``cerebro fit`` one alone evaluates."""
+        if self.trainer is not None:
+            return self.trainer.global_rank, self.trainer.world_size
+        if is_training and dist.is_available() and dist.is_initialized():
+            return dist.get_rank(), dist.get_world_size()
+        return 0, 1
 
 
 @rank_zero_only

@@ -1,7 +1,7 @@
 """An encoder of one montage behind an adapter that makes its channels from those of any recording."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import isfinite
 from typing import Any
@@ -43,6 +43,11 @@ class AdaptedEncoder(Encoder):
         If not one channel of the recordings has a position. Where some have none a line counts them: the adapter tells
         these by name alone.
     """
+
+    @classmethod
+    def configuration_name(cls, settings: Mapping[str, Any]) -> str:
+        """``adapted_labram_d200_l12``."""
+        return f"adapted_{settings['encoder']}"
 
     def __init__(
         self,

@@ -1,8 +1,9 @@
 """The contract of every encoder: a batch gives tokens (B, C, N, D)."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -26,6 +27,7 @@ class Encoder(nn.Module, ABC):
     """
 
     channel_tables: ClassVar[Mapping[str, int] | None] = None
+    family: ClassVar[str] = ""  # first word of a configuration's name; empty = that of the class
     hides_inputs: ClassVar[bool] = False
 
     d_model: int
@@ -37,6 +39,16 @@ class Encoder(nn.Module, ABC):
     def __init__(self, signal: SignalSpec) -> None:
         super().__init__()
         self.signal = signal
+
+    @classmethod
+    def configuration_name(cls, settings: Mapping[str, Any]) -> str:
+        """Name of the constructor's arguments, for folders and files: family, width, layers (``labram_d200_l12``).
+
+        In ``settings`` an encoder within has its own name.
+        """
+        known = {"d": settings.get("d_model"), "l": settings.get("n_layers", settings.get("depth"))}
+        sizes = [f"{letter}{number}" for letter, number in known.items() if number is not None]
+        return "_".join([cls.family or in_words(cls.__name__), *sizes])
 
     def n_patches(self, n_times: int) -> int:
         """Patches in a window of ``n_times`` samples."""
@@ -103,3 +115,8 @@ class Encoder(nn.Module, ABC):
     def forward(self, batch: EEGBatch, hidden: Bool[Tensor, "B C N"] | None = None) -> Float[Tensor, "B C N D"]:
         """Tokens of a batch: ``mix(embed(batch), batch, hidden)``."""
         return self.mix(self.embed(batch), batch, hidden)
+
+
+def in_words(name: str) -> str:
+    """Name of a class in small letters: ``SignalJEPA`` -> ``signal_jepa``."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()

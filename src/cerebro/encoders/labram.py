@@ -1,7 +1,9 @@
 """LaBraM: temporal convolution per patch, channel and time embeddings, transformer."""
 
 import re
+from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -55,6 +57,12 @@ class LaBraM(Encoder):
 
     local_parts = ("patch", "mask_token")
     channel_tables = MappingProxyType({"transformer.channel_embedding": 1})  # row 0 is the class token's
+
+    @classmethod
+    def configuration_name(cls, settings: Mapping[str, Any]) -> str:
+        """``labram_d200_l12``."""
+        n_steps = (settings["patch_samples"] - 1) // settings["conv_stride"] + 1
+        return f"labram_d{n_steps * settings['conv_channels']}_l{settings['depth']}"
 
     def __init__(
         self,

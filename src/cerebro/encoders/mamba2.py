@@ -43,6 +43,7 @@ class Mamba2(Encoder):
         If windows do not divide a row, a channel has no position, or sizes do not fit each other.
     """
 
+    family = "mamba2_eeg"
     local_parts = ("input_proj",)
     hides_inputs = True
     channel_tables = MappingProxyType({})  # no weight depends on which channels there are

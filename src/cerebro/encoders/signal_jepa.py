@@ -1,9 +1,10 @@
 """Signal-JEPA: convolutions per channel, place and time codes, a post-norm transformer over all channels and times."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -58,6 +59,11 @@ class SignalJEPA(Encoder):
 
     local_parts = ("feature_encoder",)
     channel_tables = MappingProxyType({"pos_encoder.pos_encoder_spat.weight": 0})
+
+    @classmethod
+    def configuration_name(cls, settings: Mapping[str, Any]) -> str:
+        """``signal_jepa_d64_l8``."""
+        return f"signal_jepa_d{settings['conv_layers'][-1][0]}_l{settings['depth']}"
 
     def __init__(
         self,

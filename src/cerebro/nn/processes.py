@@ -1,15 +1,88 @@
-"""Sums and copies over the processes of a distributed run; each does nothing in a single process."""
+"""Sums, means and copies over the processes of a distributed run; each does nothing in a single process.
 
-from typing import Any
+Every process makes its share of a global batch. An objective gives the loss of the whole batch on each of them, so that
+all see the same number, and a gradient whose mean over the processes is that of one process with the whole batch.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+Made = TypeVar("Made")
+_is_alone = False  # see `alone`
+
 
 def n_processes() -> int:
-    """Processes of this run; 1 without a distributed one."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    """Processes of this run; 1 without a distributed one, and within `alone`."""
+    return dist.get_world_size() if not _is_alone and dist.is_available() and dist.is_initialized() else 1
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that writes files and speaks to the user."""
+    return not (dist.is_available() and dist.is_initialized()) or bool(dist.get_rank() == 0)
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Let what is computed inside be of this process only, while the others do something else."""
+    global _is_alone
+    before, _is_alone = _is_alone, True
+    try:
+        yield
+    finally:
+        _is_alone = before
+
+
+def made_by_first_process(make: Callable[[], Made]) -> Made:
+    """What ``make`` gives in the first process, which alone calls it, on every process; the others wait for it."""
+    if n_processes() == 1:
+        return make()
+    made: list[Any] = [None]
+    if dist.get_rank() == 0:
+        with alone():
+            made = [make()]
+    dist.broadcast_object_list(made, src=0)
+    result: Made = made[0]
+    return result
+
+
+def mean_over_processes(total: Tensor, count: Tensor) -> Tensor:
+    """``total / count`` of the global batch, where each process knows the sum and the number of its share; 0 of none.
+
+    The mean of the processes' own means would be wrong, for their numbers differ: of labels that are known, of patches
+    that are hidden. In a single process this is ``total / count.clamp(min=1)``.
+
+    Parameters
+    ----------
+    total : Tensor, scalar
+        Sum over this process's share.
+    count : Tensor, scalar
+        What was summed: a number of entries, >= 0.
+
+    Returns
+    -------
+    Tensor, scalar
+        The same number on every process. Its gradient, averaged over the processes as
+        `torch.nn.parallel.DistributedDataParallel` does, is that of the mean in one process.
+    """
+    if n_processes() == 1:
+        return total / count.clamp(min=1)
+    sums = sum_over_processes(torch.stack([total.detach().double(), count.double()]))
+    mean = (sums[0] / sums[1].clamp(min=1)).to(total.dtype)
+    share = total * (n_processes() / sums[1].clamp(min=1)).to(total.dtype)  # carries the gradient
+    return share + (mean - share).detach()
+
+
+def most_over_processes(value: Tensor) -> Tensor:
+    """Largest ``value`` of all processes; no gradient."""
+    if n_processes() > 1:
+        value = value.detach().clone()
+        dist.all_reduce(value, op=dist.ReduceOp.MAX)
+    return value
 
 
 def sum_over_processes(value: Tensor) -> Tensor:

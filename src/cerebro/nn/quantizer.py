@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from cerebro.errors import ConfigError, check_between, check_positive
-from cerebro.nn.processes import from_first_process, sum_over_processes
+from cerebro.nn.processes import from_first_process, mean_over_processes, n_processes, sum_over_processes
 from cerebro.randomness import uniform
 
 USE_DECAY = 0.9  # of the average use; with the codes' own 0.99 a collapse would be over before a code counts as dead
@@ -165,11 +165,13 @@ class CosineCodebook(nn.Module):
 def _mean_square(
     found: Float[Tensor, "M D"], wanted: Float[Tensor, "M D"], valid: Bool[Tensor, " M"] | None
 ) -> Float[Tensor, ""]:
-    """Mean squared difference over the valid rows (``None``: all); 0 without any."""
-    if valid is None:
+    """Mean squared difference over the valid rows (``None``: all) of all processes; 0 without any."""
+    if valid is None and n_processes() == 1:
         return F.mse_loss(found, wanted)
-    squares = torch.where(valid[:, None], (found - wanted).square(), 0.0).sum()
-    return squares / (valid.sum().clamp(min=1) * found.shape[1])
+    squares = (found - wanted).square()
+    if valid is None:
+        return mean_over_processes(squares.sum(), torch.tensor(squares.numel(), device=squares.device))
+    return mean_over_processes(torch.where(valid[:, None], squares, 0.0).sum(), valid.sum() * found.shape[1])
 
 
 def count_codes(

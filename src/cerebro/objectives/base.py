@@ -3,11 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cerebro.encoders.base import Encoder
+from cerebro.encoders.base import Encoder, in_words
 from cerebro.errors import ConfigError
 from cerebro.signal import EEGBatch, SignalSpec
 
@@ -69,6 +70,14 @@ class Objective(nn.Module, ABC):
     def __init__(self, encoder: Encoder, signal: SignalSpec) -> None:
         super().__init__()
 
+    @classmethod
+    def configuration_name(cls, settings: Mapping[str, Any]) -> str:
+        """Name of the constructor's arguments, for folders and files; that of the class unless a class says more.
+
+        In ``settings`` an objective within has its own name.
+        """
+        return in_words(cls.__name__)
+
     def start(self, encoder: Encoder, batches: Iterable[EEGBatch]) -> None:
         """Run once after the hand-over of weights and never on resume: k-means, a teacher's copy, target statistics.
 
@@ -84,7 +93,11 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, encoder: Encoder, batch: EEGBatch, tokens: Tensor | None = None) -> Loss:
-        """Loss of a batch. ``tokens`` are ``encoder(batch)`` when another term of a sum computed them already."""
+        """Loss of a batch. ``tokens`` are ``encoder(batch)`` when another term of a sum computed them already.
+
+        Of several processes each has its share of the batch, and gives the loss of all of it: see
+        `cerebro.nn.processes.mean_over_processes`.
+        """
 
     def after_step(self, encoder: Encoder, progress: float) -> None:
         """Run after each optimiser step; ``progress`` in [0, 1] is the share of the phase that is done."""

@@ -13,6 +13,7 @@ from cerebro.encoders.base import Encoder
 from cerebro.errors import ConfigError, check_positive
 from cerebro.nn.attention import take
 from cerebro.nn.postnorm import PostNormDecoder
+from cerebro.nn.processes import mean_over_processes, most_over_processes, n_processes, sum_over_processes
 from cerebro.objectives.base import Loss, Objective
 from cerebro.objectives.block_masks import DiskMask, Masking
 from cerebro.signal import EEGBatch, SignalSpec
@@ -113,7 +114,7 @@ class JEPA(Objective):
         local = encoder.embed(batch)
         target = self.targets(batch, local)  # (B, C N, D)
         error, counts, _ = self._errors(encoder, batch, local, target)
-        total = torch.where(counts, error, 0.0).sum() / counts.sum().clamp(min=1)
+        total = mean_over_processes(torch.where(counts, error, 0.0).sum(), counts.sum())
         variance, rank, of_place = _spread(target, self._padding(encoder, batch))
         parts = {
             "l1": total.detach(),
@@ -206,16 +207,23 @@ class JEPA(Objective):
 def _spread(
     target: Float[Tensor, "B M D"], valid: Bool[Tensor, "B M"] | None
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, ""]]:
-    """Variance of a place's and time's target over the windows, effective rank and mean size of these variations."""
+    """Variance of a place's and time's target over the windows, effective rank and mean size of these variations.
+
+    The windows are those of the global batch, of which each process has its share.
+    """
     weight = target.new_ones(target.shape[:2]) if valid is None else valid.to(target.dtype)
-    n_windows = weight.sum(dim=0)  # (M,)
-    mean = (target * weight[..., None]).sum(dim=0) / n_windows.clamp(min=1)[:, None]
+    if n_processes() > 1:  # a share may lack the places that only longer windows of another have
+        n_more = int(most_over_processes(torch.tensor(target.shape[1], device=target.device))) - target.shape[1]
+        target, weight = F.pad(target, (0, 0, 0, n_more)), F.pad(weight, (0, n_more))
+    n_windows = sum_over_processes(weight.sum(dim=0))  # (M,)
+    mean = sum_over_processes((target * weight[..., None]).sum(dim=0)) / n_windows.clamp(min=1)[:, None]
     away = ((target - mean) * weight[..., None]).flatten(0, 1)  # (B M, D)
     n_free = (n_windows - 1).clamp(min=0)
-    covariance = away.T @ away / n_free.sum().clamp(min=1)
+    covariance = sum_over_processes(away.T @ away) / n_free.sum().clamp(min=1)
     trace = covariance.diagonal().sum()
     rank = trace.square() / covariance.square().sum().clamp(min=1e-24)
     # a mean over n windows holds the window itself, which makes variations smaller by the root of (n - 1) / n
     grown = torch.where(n_free > 0, n_windows / n_free.clamp(min=1), 0.0).sqrt()
-    sizes = (away.view_as(target).abs().mean(dim=-1) * grown).sum() / (weight * (n_free > 0)).sum().clamp(min=1)
+    sizes = sum_over_processes((away.view_as(target).abs().mean(dim=-1) * grown).sum())
+    sizes = sizes / sum_over_processes((weight * (n_free > 0)).sum()).clamp(min=1)
     return trace / target.shape[-1], rank, sizes

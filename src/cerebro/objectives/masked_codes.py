@@ -1,6 +1,7 @@
 """LaBraM's pretraining: predict the tokenizer's codes of hidden patches."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from cerebro.encoders.base import Encoder
 from cerebro.errors import ConfigError, check_between
 from cerebro.nn.attention import EPS
+from cerebro.nn.processes import mean_over_processes, sum_over_processes
 from cerebro.nn.quantizer import count_codes
 from cerebro.objectives.base import FixedWindows, Loss, Objective, check_own_channels
 from cerebro.objectives.masks import random_mask
@@ -101,6 +103,11 @@ class MaskedCodes(Objective):
         If ``cache_mb`` is negative, or tokenizer and encoder cut a window into different patches.
     """
 
+    @classmethod
+    def configuration_name(cls, settings: Mapping[str, Any]) -> str:
+        """``m50_codes``."""
+        return f"m{100 * settings['mask_ratio']:g}_codes"
+
     def __init__(
         self,
         encoder: Encoder,
@@ -178,7 +185,7 @@ class MaskedCodes(Objective):
             losses.append(_mean(F.cross_entropy(logits.transpose(1, 2), target, reduction="none"), counts))
             accuracies.append(_mean((logits.detach().argmax(dim=-1) == target).float(), counts))
         total = torch.stack(losses).sum()
-        in_use = count_codes(codes.flatten(), self.head.out_features, weight=valid.flatten())
+        in_use = sum_over_processes(count_codes(codes.flatten(), self.head.out_features, weight=valid.flatten()))
         parts = {
             "cross_entropy": total.detach() / len(passes),
             "accuracy": torch.stack(accuracies).mean(),
@@ -218,5 +225,5 @@ class MaskedCodes(Objective):
 
 
 def _mean(value: Float[Tensor, "B L"], counts: Bool[Tensor, "B L"]) -> Float[Tensor, ""]:
-    """Mean of the entries that count; 0 if none does."""
-    return torch.where(counts, value, 0.0).sum() / counts.sum().clamp(min=1)
+    """Mean of the entries of the global batch that count; 0 if none does."""
+    return mean_over_processes(torch.where(counts, value, 0.0).sum(), counts.sum())

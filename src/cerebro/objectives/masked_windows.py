@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from math import ceil
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from einops import rearrange
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from cerebro.dsp.spectrum import power_spectrum
 from cerebro.encoders.base import Encoder
 from cerebro.errors import ConfigError, check_between, check_one_of, check_positive
+from cerebro.nn.processes import mean_over_processes
 from cerebro.objectives.base import Loss, Objective, check_own_channels
 from cerebro.objectives.masks import SequenceMask, rounded_share, sequence_mask
 from cerebro.randomness import keys_within, normal
@@ -70,6 +71,11 @@ class MaskedWindows(Objective):
         If the ratio masks no window of the longest sequence or all of them, a number is out of range, or the encoder
         has overlapping patches or other channels than the recordings.
     """
+
+    @classmethod
+    def configuration_name(cls, settings: Mapping[str, Any]) -> str:
+        """``m20_mae``."""
+        return f"m{100 * settings['mask_ratio']:g}_{settings['masking_style']}"
 
     def __init__(
         self,
@@ -249,8 +255,8 @@ def _mean_of_samples(
 
 
 def _mean(value: Float[Tensor, "*entries"], counts: Bool[Tensor, "*entries"]) -> Float[Tensor, ""]:
-    """Mean of the entries that count; 0 if none does."""
-    return torch.where(counts, value, 0.0).sum() / counts.sum().clamp(min=1)
+    """Mean of the entries of the global batch that count; 0 if none does."""
+    return mean_over_processes(torch.where(counts, value, 0.0).sum(), counts.sum())
 
 
 def _explained(mse: Float[Tensor, ""], rebuilt: Rebuilt, is_there: Bool[Tensor, "B C L P"] | None) -> Float[Tensor, ""]:

@@ -1,7 +1,7 @@
 """Regression or classification of a label through a readout."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cerebro.encoders.base import Encoder
 from cerebro.errors import ConfigError, DataError
+from cerebro.nn.processes import gather_uneven_rows, mean_over_processes, n_processes, sum_over_processes
 from cerebro.objectives.base import Loss, Objective
 from cerebro.readouts.base import Readout
 from cerebro.signal import EEGBatch, SignalSpec
@@ -51,6 +52,11 @@ class Supervised(Objective):
     target_sd: Tensor
     class_weight: Tensor
 
+    @classmethod
+    def configuration_name(cls, settings: Mapping[str, Any]) -> str:
+        """That of the target, such as ``p_factor``."""
+        return str(settings["target"])
+
     def __init__(
         self,
         encoder: Encoder,
@@ -83,9 +89,12 @@ class Supervised(Objective):
 
     @torch.no_grad()
     def start(self, encoder: Encoder, batches: Iterable[EEGBatch]) -> None:
-        """Take mean and standard deviation, or the class weights, of the known training labels, in one pass."""
+        """Take mean and standard deviation, or the class weights, of the known training labels, in one pass.
+
+        Of several processes each reads the labels of its share, and all take those of all.
+        """
         labels = [batch.targets[self.target][batch.known[self.target]].double().cpu() for batch in batches]
-        values = torch.cat(labels) if labels else torch.empty(0, dtype=torch.float64)
+        values = gather_uneven_rows(torch.cat(labels) if labels else torch.empty(0, dtype=torch.float64))
         if len(values) == 0:
             raise DataError(
                 f"no training window has a label {self.target!r}; check the participants table and data.targets."
@@ -111,15 +120,15 @@ class Supervised(Objective):
             tokens = encoder(batch)
         outputs = self.readout(encoder, batch, tokens).float()
         known, label = batch.known[self.target], batch.targets[self.target]
-        n_known = known.sum()
+        n_known = sum_over_processes(known.sum())
         each = self._errors(outputs, torch.where(known, label, 0.0))
-        total = torch.where(known, each, 0.0).sum() / n_known.clamp(min=1)
+        total = mean_over_processes(torch.where(known, each, 0.0).sum(), known.sum())
         parts: dict[str, Tensor] = {self.loss if self.kind == "regression" else "cross_entropy": total.detach()}
         if self.kind == "classification":
             right = (outputs.detach().argmax(dim=-1) == torch.where(known, label, 0.0).long()).float()
-            parts["accuracy"] = torch.where(known, right, 0.0).sum() / n_known.clamp(min=1)
+            parts["accuracy"] = mean_over_processes(torch.where(known, right, 0.0).sum(), known.sum())
         counts = dict.fromkeys(["loss", *parts], n_known)
-        return Loss(total, {**parts, "known": n_known / len(batch)}, tokens, counts)
+        return Loss(total, {**parts, "known": n_known / (len(batch) * n_processes())}, tokens, counts)
 
     def _errors(self, outputs: Float[Tensor, "B O"], label: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
         if self.kind == "classification":

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from cerebro.encoders.base import Encoder
 from cerebro.errors import ConfigError, check_positive
 from cerebro.nn.attention import EPS
-from cerebro.nn.processes import from_first_process, gather_uneven_rows
+from cerebro.nn.processes import from_first_process, gather_uneven_rows, mean_over_processes, n_processes
 from cerebro.nn.quantizer import CosineCodebook, Quantized, count_codes
 from cerebro.nn.transformer import TokenTransformer
 from cerebro.objectives.base import Loss, Objective, check_own_channels
@@ -227,11 +227,13 @@ def _two_layers(n_inputs: int, n_outputs: int, std: float) -> nn.Sequential:
 def _mean_square(
     found: Float[Tensor, "B C N F"], wanted: Float[Tensor, "B C N F"], valid: Bool[Tensor, "B C N"] | None
 ) -> Float[Tensor, ""]:
-    """Mean squared difference over the valid patches (``None``: all); 0 without any."""
-    if valid is None:
+    """Mean squared difference over the valid patches (``None``: all) of the global batch; 0 without any."""
+    if valid is None and n_processes() == 1:
         return F.mse_loss(found, wanted)
-    squares = torch.where(valid[..., None], (found - wanted).square(), 0.0).sum()
-    return squares / (valid.sum().clamp(min=1) * found.shape[-1])
+    squares = (found - wanted).square()
+    if valid is None:
+        return mean_over_processes(squares.sum(), torch.tensor(squares.numel(), device=squares.device))
+    return mean_over_processes(torch.where(valid[..., None], squares, 0.0).sum(), valid.sum() * found.shape[-1])
 
 
 def _standardise(value: Float[Tensor, "B C N F"], valid: Bool[Tensor, "B C N"]) -> Standardised:

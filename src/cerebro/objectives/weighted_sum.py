@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,11 @@ class WeightedSum(Objective):
     ConfigError
         If terms and weights do not have the same names, a weight is negative, or all are 0.
     """
+
+    @classmethod
+    def configuration_name(cls, settings: Mapping[str, Any]) -> str:
+        """Those of the terms that have a weight, such as ``m50_codes_p_factor``."""
+        return "_".join(str(term) for name, term in settings["terms"].items() if settings["weights"].get(name))
 
     def __init__(
         self,

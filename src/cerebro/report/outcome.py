@@ -34,6 +34,8 @@ def summary(evidence: Evidence) -> str:
                 f"({constant['mean']:.3f})"
             )
     lead = tag("p", f"On held-out participants, {escape(first)} reaches {escape('; '.join(parts))}.", class_="lead")
+    if not evidence.measures:
+        lead = tag("p", "No phase predicts a target; what validation found stands below.", class_="lead")
     train, val, test = evidence.overlap()
     where = "phase" if evidence.study["n_folds"] == 1 else "phase of their fold"
     unseen = f"seen in no {where}" if evidence.leaks() == 0 else "some of them seen in training"
@@ -66,6 +68,8 @@ def scores(evidence: Evidence) -> str:
     """The table: bounds, baselines, variants; and bars from the constant."""
     results = evidence.results
     measures = evidence.measures
+    if not measures:
+        return ""
     names = [*measures, *(["score"] if results["score_targets"] else [])]
     head = ["", *(f"{escape(target)}<br>{MEASURES[measure]}" for target, measure in measures.items())]
     head += ["score<br>0.3 C1 + 0.7 C2"] if results["score_targets"] else []
@@ -92,6 +96,20 @@ def scores(evidence: Evidence) -> str:
     made = table([*head, "training", "peak memory"], rows) + tag("p", note, class_="note")
     bars = "".join(figure(svg, caption) for svg, caption in _bars(evidence, names))
     return made + tag("div", bars, class_="figures")
+
+
+def validation(evidence: Evidence) -> str:
+    """Figures of the best epoch of final phases that predict nothing, by variant."""
+    made = ""
+    for phase, found in evidence.results["validation"].items():
+        names = list(dict.fromkeys(name for figures in found.values() for name in figures))
+        rows = [
+            ("", [escape(variant), *(f"{figures[name]:.4f}" if name in figures else "" for name in names)])
+            for variant, figures in found.items()
+        ]
+        made += tag("p", f"{escape(phase)} at its best epoch; means over seeds and folds.", class_="note")
+        made += table(["", *map(escape, names)], rows)
+    return made
 
 
 def convergence(evidence: Evidence) -> str:

@@ -10,12 +10,13 @@ from cerebro.files import write_atomically
 from cerebro.report.background import curves, data, participants, reproduce
 from cerebro.report.evidence import Evidence, gather
 from cerebro.report.html import tag
-from cerebro.report.outcome import convergence, gains, predictions, scores, summary
+from cerebro.report.outcome import convergence, gains, predictions, scores, summary, validation
 from cerebro.report.representation import films, masked, pairs, probes, tokenizer
 from cerebro.report.windows import masked_windows
 
 SECTIONS: tuple[tuple[str, Callable[[Evidence], str]], ...] = (
     ("Scores", scores),
+    ("Validation", validation),
     ("What each phase brought", gains),
     ("How soon", convergence),
     ("Who was tested", participants),

@@ -82,13 +82,13 @@ def make_baselines(study: Mapping[str, Any], folder: Path, say: Callable[[str], 
     names = ("constant", *study["baselines"])
     for _, run in baseline_runs(study):
         missing = [name for name in names if not baseline_path(folder, name, run).is_file()]
-        if not missing:
+        tested = read_predictions(folder / run / "predictions_test.npz")
+        if not missing or not tested:
             continue
         say(f"baselines of {Path(run).name}: {', '.join(missing)} ...")
         with_power = "band_power" in missing
         data = _open_data(folder / run / "config.yaml")
         train, test = _windows(data, "train", with_power), _windows(data, "test", with_power)
-        tested = read_predictions(folder / run / "predictions_test.npz")
         for name in missing:
             predict = _constant if name == "constant" else _linear
             arrays: dict[str, npt.NDArray[Any]] = {"participant": np.asarray(test.participant, np.str_)}

@@ -5,7 +5,7 @@ folder, like those of every command.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from os.path import normpath
 from pathlib import Path
@@ -17,6 +17,10 @@ from cerebro.errors import ConfigError
 from cerebro.yaml_safety import check_yaml
 
 BASELINES = ("band_power",)  # the constant stands beside every score without being asked for
+KEYS = (
+    *("name", "experiment", "seeds", "data", "phases", "ablations", "sweeps", "folds", "baselines"),
+    *("ground_truth", "gains"),
+)
 
 
 @dataclass(frozen=True)
@@ -112,9 +116,13 @@ def read_recipe(path: Path) -> Recipe:
     check_yaml(path)
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     where = f"recipe {path}"
-    known = ("name", "seeds", "data", "phases", "ablations", "sweeps", "folds", "baselines", "ground_truth", "gains")
-    _check_keys(where, content, known, required=("name", "phases"))
+    _check_keys(where, content, KEYS, required=("name", "phases"))
     phases = _read_phases(where, content["phases"], path.parent)
+    if experiment := _text(f"{where}: experiment", content.get("experiment", "")):
+        phases = {
+            name: replace(phase, overrides={**phase.overrides, "mlflow.experiment": experiment})
+            for name, phase in phases.items()
+        }
     variants = {"full": Ablation(tuple(phases), {})}
     for name, entry in _mapping(f"{where}: ablations", content.get("ablations", {})).items():
         if name in variants:

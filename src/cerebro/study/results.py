@@ -7,25 +7,27 @@ from typing import Any
 import numpy as np
 
 from cerebro.errors import DataError
-from cerebro.files import read_json, write_json
+from cerebro.files import read_arrays, read_json, write_json
 from cerebro.metrics.challenge import competition_score
 from cerebro.study.baselines import baseline_path, baseline_runs
 from cerebro.study.convergence import convergence
 from cerebro.study.scores import Predictions, Table, estimate_entry, gain_entry, pool, read_predictions
+from cerebro.study.validation import validation
 
 SCORE_PHASES = ("challenge1", "challenge2")  # the competition score is made of the targets of these two phases
 
 
 def target_names(study: Mapping[str, Any], folder: Path) -> dict[tuple[str, str], str]:
-    """(Phase, target) -> name in the results: the target, or ``phase.target`` where two final phases predict it."""
+    """(Phase, target) -> name in the results: the target, or ``phase.target`` where two final phases predict it.
+
+    Phases that predict nothing are not in it.
+    """
     targets: dict[str, set[str]] = {}
     for chain in study["chains"]:
         for phase, run in chain["runs"].items():
             if phase in study["final_phases"]:
                 targets.setdefault(phase, set()).update(read_predictions(folder / run / "predictions_test.npz"))
     every = [target for found in targets.values() for target in found]
-    if not every:
-        raise DataError(f"no final phase of the study in {folder} predicts a target; nothing can be scored.")
     return {
         (phase, target): target if every.count(target) == 1 else f"{phase}.{target}"
         for phase in study["final_phases"]
@@ -55,6 +57,8 @@ def baseline_predictions(study: Mapping[str, Any], folder: Path) -> dict[str, di
     for baseline in ("constant", *study["baselines"]):
         parts: dict[str, list[Predictions]] = {}
         for phase, run in baseline_runs(study):
+            if not any(predicting == phase for predicting, _ in names):
+                continue
             for target, found in read_predictions(baseline_path(folder, baseline, run)).items():
                 parts.setdefault(names[phase, target], []).append(found)
         models[baseline] = {target: [pool(found)] for target, found in parts.items()}
@@ -88,9 +92,10 @@ def make_results(folder: Path, n_resamples: int = 2000, seed: int = 0) -> dict[s
     """
     study = read_study(folder)
     variants, baselines = model_predictions(study, folder), baseline_predictions(study, folder)
-    table = Table({**variants, **baselines}, n_resamples, seed)
+    names = target_names(study, folder)
+    table = Table({**variants, **baselines}, n_resamples, seed, [] if names else _tested(study, folder))
     references = read_references(study["ground_truth"], list(table.kinds), table.bootstrap.participants)
-    pair = score_targets(target_names(study, folder))
+    pair = score_targets(names)
     results: dict[str, Any] = {
         "name": study["name"],
         "recipe": study["recipe"],
@@ -111,13 +116,20 @@ def make_results(folder: Path, n_resamples: int = 2000, seed: int = 0) -> dict[s
         "baselines": {name: _model_entry(table, name, pair) for name in baselines},
         "gains": {
             f"{better} over {worse}": _pair_entry(table, better, worse, references, pair)
-            for better, worse in _pairs(study, list(baselines))
+            for better, worse in (_pairs(study, list(baselines)) if names else [])
         },
+        "validation": validation(study, folder, set(study["final_phases"]) - {phase for phase, _ in names}),
         "participants": list(table.bootstrap.participants),
         "phases": phase_entries(study, folder),
     }
     write_json(folder / "results.json", results)
     return results
+
+
+def _tested(study: Mapping[str, Any], folder: Path) -> list[str]:
+    """Test participants of final phases, whether or not these predict something."""
+    runs = {run for chain in study["chains"] for phase, run in chain["runs"].items() if phase in study["final_phases"]}
+    return [name for run in runs for name in read_arrays(folder / run / "predictions_test.npz")["participant"].tolist()]
 
 
 def _model_entry(table: Table, name: str, pair: tuple[str, ...]) -> dict[str, Any]:

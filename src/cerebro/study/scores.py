@@ -101,10 +101,19 @@ def pool(parts: Sequence[Predictions]) -> Predictions:
 
 
 class Table:
-    """Scores of all models of a study, made from the same draws of participants."""
+    """Scores of all models of a study, made from the same draws of participants.
 
-    def __init__(self, models: Mapping[str, Mapping[str, Sequence[Predictions]]], n_resamples: int, seed: int) -> None:
-        everyone = [
+    ``others`` are participants of whom nothing was predicted.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, Mapping[str, Sequence[Predictions]]],
+        n_resamples: int,
+        seed: int,
+        others: Sequence[str] = (),
+    ) -> None:
+        everyone = [*others] + [
             name for model in models.values() for seeds in model.values() for part in seeds for name in part.participant
         ]
         self.models = models

@@ -17,6 +17,8 @@ def results_table(results: Mapping[str, Any]) -> str:
     ]
     if results["score_targets"]:
         columns.append("score 0.3 C1 + 0.7 C2")
+    if not targets:
+        return "\n".join([_title_without_scores(results), "", *_validation_lines(results, with_cost=True)])
     rows = [["", *columns, "train", "peak"]]
     rows += _reference_rows(results, targets)
     for name, model in {**results["baselines"], **results["variants"]}.items():
@@ -38,8 +40,32 @@ def results_table(results: Mapping[str, Any]) -> str:
     )
     shared = f"{len(results['phases'])} phase runs, {n_shared} of them shared between variants"
     return "\n".join(
-        [title, "", *_aligned(rows), "", *_gain_lines(results, targets), "", *_convergence_lines(results), shared]
+        [
+            *(title, "", *_aligned(rows), "", *_gain_lines(results, targets), ""),
+            *_convergence_lines(results),
+            *_validation_lines(results),
+            shared,
+        ]
     )
+
+
+def _title_without_scores(results: Mapping[str, Any]) -> str:
+    return f"{results['name']}: no phase predicts a target, so that there are no scores of held-out participants"
+
+
+def _validation_lines(results: Mapping[str, Any], with_cost: bool = False) -> list[str]:
+    """Validation of final phases that predict nothing, a table for each."""
+    lines: list[str] = []
+    for phase, found in results.get("validation", {}).items():
+        names = list(dict.fromkeys(name for figures in found.values() for name in figures))
+        rows = [["", *names, *(["train", "peak"] if with_cost else [])]]
+        for variant, figures in found.items():
+            cells = [f"{figures[name]:.4f}" if name in figures else "" for name in names]
+            model = results["variants"][variant]
+            cost = [f"{model['train_seconds']:.0f} s", f"{model['peak_memory_mb']:,.0f} MB"] if with_cost else []
+            rows.append([variant, *cells, *cost])
+        lines += [f"validation of {phase} at its best epoch:", *_aligned(rows), ""]
+    return lines
 
 
 def _reference_rows(results: Mapping[str, Any], targets: Sequence[str]) -> list[list[str]]:

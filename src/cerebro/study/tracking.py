@@ -84,7 +84,7 @@ def score_metrics(results: Mapping[str, Any]) -> dict[str, float]:
     """Scores by ``variant/target/measure``, and the competition score by ``variant/score``."""
     metrics: dict[str, float] = {}
     for name, model in {**results["variants"], **results["baselines"]}.items():
-        named = re.sub(r"[^\w .:/-]", "_", name)  # what MLflow allows: mask_ratio=0.5 becomes mask_ratio_0.5
+        named = _allowed(name)
         for target, measure in results["measures"].items():
             value = model.get(target, {}).get(measure, {}).get("mean")
             if value is not None and math.isfinite(value):
@@ -92,4 +92,12 @@ def score_metrics(results: Mapping[str, Any]) -> dict[str, float]:
         score = model.get("score", {}).get("mean")
         if score is not None and math.isfinite(score):
             metrics[f"{named}/score"] = score
+    for phase, found in results.get("validation", {}).items():
+        for name, figures in found.items():
+            metrics |= {f"{_allowed(name)}/{phase}/{key}": value for key, value in figures.items()}
     return metrics
+
+
+def _allowed(name: str) -> str:
+    """What MLflow allows: mask_ratio=0.5 becomes mask_ratio_0.5."""
+    return re.sub(r"[^\w .:/-]", "_", name)

@@ -21,7 +21,8 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.core import LightningModule
 
 from cerebro.errors import ConfigError
-from cerebro.files import write_atomically
+from cerebro.files import copy_atomically, write_atomically
+from cerebro.nn.processes import is_first_process, made_by_first_process, most_over_processes
 from cerebro.signal import RawBatch
 from cerebro.training.checkpoint import STAMP, Stamp, weights_sha256
 from cerebro.training.evaluate import Evaluation, evaluate
@@ -110,6 +111,8 @@ class Keeper(Callback):
         Take a line for the user, and a row of the history.
     beside : callable
         Gives what stands beside the scores of the first validation and does not change by epoch.
+    run_name : str
+        Name under which best and last checkpoint stand once more; empty = none.
     """
 
     def __init__(
@@ -128,6 +131,7 @@ class Keeper(Callback):
         say: Callable[[str], None],
         track: Callable[[dict[str, float]], None],
         beside: Callable[[Evaluation], dict[str, float]] = lambda found: {},
+        run_name: str = "",
     ) -> None:
         self.out, self.stamp, self.train, self.val = out, stamp, train, val
         self.transfers = transfers
@@ -135,11 +139,13 @@ class Keeper(Callback):
         self.checkpoint_every_steps, self.precision = checkpoint_every_steps, precision
         self.patience, self.first_patient_epoch = patience, first_patient_epoch
         self.say, self.track, self.beside = say, track, beside
+        self.run_name = run_name
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {"metric": monitor, "value": None, "epoch": None}
         self.position = {"epoch": 0, "step": 0}
         self.seconds = 0.0
         self.best_evaluation: Evaluation | None = None  # of the best epoch, if this process made it
+        self._found: Evaluation | None = None  # of this epoch
         self._is_best_lost = False
         self._resumed: dict[str, Any] = {}
         self._signum = 0
@@ -193,7 +199,9 @@ class Keeper(Callback):
         phase = trainer.lightning_module
         assert isinstance(phase, Phase)
         phase.watch.settle()
-        trainer.save_checkpoint(self.out / name)
+        trainer.save_checkpoint(self.out / name)  # every process takes part, the first one writes
+        if self.run_name and is_first_process():
+            copy_atomically(self.out / name, self.out / named_checkpoint(self.run_name, name))
 
     def _count_time(self) -> None:
         now = time.monotonic()
@@ -212,6 +220,10 @@ class Keeper(Callback):
         if threading.current_thread() is threading.main_thread():
             for signum in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(signum, self._note_signal)  # Lightning puts the former handlers back when it ends
+
+    def _agree_on_signal(self) -> None:
+        """A signal that one process heard counts for all, so that all save at the same step."""
+        self._signum = int(most_over_processes(torch.tensor(self._signum)))
 
     def _note_signal(self, signum: int, frame: FrameType | None) -> None:
         if self._signum:  # the second time, at once
@@ -232,6 +244,7 @@ class Keeper(Callback):
         if trainer.is_last_batch or trainer.fit_loop._should_accumulate():
             return  # after the last batch comes validation, then on_train_epoch_end saves
         every = self.checkpoint_every_steps
+        self._agree_on_signal()
         if self._signum or (every and trainer.global_step % every == 0):
             self.position = {"epoch": trainer.current_epoch, "step": batch_idx + 1}
             self._save(trainer, "last.ckpt")
@@ -243,22 +256,14 @@ class Keeper(Callback):
         phase = pl_module
         assert isinstance(phase, Phase)
         phase.watch.settle()
-        row: dict[str, Any] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
         means = phase.means.take()
         for line in phase.objective.remarks(means, len(self.train)):
             self.say(line)
         if why := phase.objective.collapse(means):  # before a checkpoint of it is written
             raise Collapsed(f"epoch {trainer.current_epoch + 1} of {phase.name} is no good: {why}.")
-        row |= {f"train/{part}": value for part, value in means.items()}
-        found = evaluate(phase, self.val, self.precision) if len(self.val) else None
-        row |= {} if found is None else found.rows("val")
-        row |= self.beside(found) if found is not None and not self.history else {}
-        row |= phase.measured
-        phase.measured = {}
-        row["lr"] = phase.current_lr()
-        self._count_time()
-        row["seconds"] = round(self._epoch_seconds, 3)
-        row = {key: (value if math.isfinite(value) else None) for key, value in row.items()}
+        self._found = None
+        row = made_by_first_process(lambda: self._row(trainer, phase, means))
+        found = self._found
         self.history.append(row)
         self.position = {"epoch": trainer.current_epoch + 1, "step": 0}
         if len(self.val) and self.monitor not in row:
@@ -273,11 +278,27 @@ class Keeper(Callback):
         if is_best:
             self._save(trainer, "best.ckpt")
         self._save(trainer, "last.ckpt")  # after best.ckpt: a kill in between repeats the epoch
-        write_history(self.out / "history.jsonl", self.history)
+        if is_first_process():
+            write_history(self.out / "history.jsonl", self.history)
         self.track({key: value for key, value in row.items() if value is not None})
         self.say(describe_row(phase.name, row, int(trainer.max_epochs or 0), is_best))
+        self._agree_on_signal()
         if self._signum:
             raise Interrupted(self._signum)
+
+    def _row(self, trainer: Trainer, phase: Phase, means: dict[str, float]) -> dict[str, Any]:
+        """Row of the history; of several processes the first makes it, which validates on all windows."""
+        row: dict[str, Any] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+        row |= {f"train/{part}": value for part, value in means.items()}
+        found = self._found = evaluate(phase, self.val, self.precision) if len(self.val) else None
+        row |= {} if found is None else found.rows("val")
+        row |= self.beside(found) if found is not None and not self.history else {}
+        row |= phase.measured
+        phase.measured = {}
+        row["lr"] = phase.current_lr()
+        self._count_time()
+        row["seconds"] = round(self._epoch_seconds, 3)
+        return {key: (value if math.isfinite(value) else None) for key, value in row.items()}
 
     def is_out_of_patience(self) -> bool:
         """Whether the last ``patience`` epochs brought nothing better; False without patience."""
@@ -293,6 +314,11 @@ class Keeper(Callback):
         if value is None or best is None:
             return value is not None  # a score that is not finite is never the best
         return bool(value < best if self.is_lower_better else value > best)
+
+
+def named_checkpoint(run_name: str, name: str) -> str:
+    """Name that carries the configuration: best.ckpt -> mamba2_eeg_d128_l6_m20_mae_best.ckpt."""
+    return f"{run_name}_{name}"
 
 
 def write_history(path: Path, history: list[dict[str, Any]]) -> None:
@@ -324,7 +350,7 @@ def random_state() -> dict[str, Any]:
     version, words, gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),
-        "cuda": list(torch.cuda.get_rng_state_all()) if torch.cuda.is_available() else [],
+        "cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_available() else [],  # of the device in use
         "numpy": {
             "key": torch.from_numpy(numbers["state"]["key"].astype(np.int64)),
             "pos": int(numbers["state"]["pos"]),
@@ -339,7 +365,7 @@ def restore_random_state(state: dict[str, Any]) -> None:
     """Put the global generators back to ``state``."""
     torch.set_rng_state(state["torch"])
     if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+        torch.cuda.set_rng_state(state["cuda"][0])
     numbers = state["numpy"]
     key = numbers["key"].numpy().astype(np.uint32)
     np.random.set_state(("MT19937", key, numbers["pos"], numbers["has_gauss"], numbers["gauss"]))  # noqa: NPY002

@@ -23,7 +23,7 @@ class TrainerKeys:
     accelerator : str
         ``auto`` takes a GPU if there is one.
     devices : int
-        Devices of this machine; only 1 so far.
+        Devices of each process: 1. ``torchrun`` starts several processes.
     """
 
     max_epochs: int = 10
@@ -38,7 +38,8 @@ class TrainerKeys:
                 raise ConfigError(f"trainer.{name}={getattr(self, name)} must be 1 or more; set trainer.{name}.")
         if self.devices > 1:
             raise ConfigError(
-                f"trainer.devices={self.devices}: several devices are not supported yet; set trainer.devices to 1."
+                f"trainer.devices={self.devices}: a process trains on one device; leave it at 1 and start as many "
+                f"processes: torchrun --nproc_per_node={self.devices} -m cerebro fit ..."
             )
 
 
@@ -89,6 +90,11 @@ class RunKeys:
         0 = never.
     overwrite : bool
         Start anew in a folder that holds another run.
+    resume : bool
+        Insist on a run to go on with; without it the same command goes on where there is one, and begins elsewhere.
+    run_name : str
+        Name of the run in MLflow; empty = that of the phase. Under any other name best.ckpt and last.ckpt stand once
+        more, as ``<run_name>_best.ckpt`` and ``<run_name>_last.ckpt``.
     allow_seen_participants : bool
         Evaluate on participants that went into the weights.
     mlflow : MLflowKeys
@@ -104,6 +110,8 @@ class RunKeys:
     checkpoint_every_steps: int = 200
     patience: int = 0
     overwrite: bool = False
+    resume: bool = False
+    run_name: str = ""
     allow_seen_participants: bool = False
     mlflow: MLflowKeys = MLflowKeys()  # noqa: RUF009  frozen
     probe: ProbeKeys = ProbeKeys()
@@ -112,3 +120,7 @@ class RunKeys:
         for name in ("seed", "checkpoint_every_steps", "patience"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}={getattr(self, name)} is negative; set {name} to 0 or more.")
+        if self.resume and self.overwrite:
+            raise ConfigError("--resume goes on with a run and --overwrite begins it anew; give one of the two.")
+        if "/" in self.run_name or self.run_name.startswith("."):
+            raise ConfigError(f"run_name={self.run_name!r} cannot name a file; set run_name to {{name}} or {{model}}")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cerebro.encoders.base import Encoder
 from cerebro.errors import ConfigError
+from cerebro.nn.processes import n_processes, sum_over_processes
 from cerebro.objectives.base import Objective
 from cerebro.signal import EEGBatch, RawBatch, SignalSpec
 from cerebro.training.checkpoint import Transfer
@@ -106,10 +107,13 @@ class Phase(LightningModule):
         return batch.to_microvolts()
 
     def training_step(self, batch: EEGBatch, batch_idx: int) -> Tensor:
-        """Loss of a batch; its parts are summed on the device and read once per epoch."""
+        """Loss of a batch; its parts are summed on the device and read once per epoch.
+
+        Of several processes all see the same number, so that one that is not finite ends them at the same step.
+        """
         loss = self.objective(self.encoder, batch)
         total: Tensor = loss.total
-        self.watch.see("loss", total, batch)
+        self.watch.see("loss", sum_over_processes(total) / n_processes(), batch)
         self.means.add(loss, len(batch))
         return total
 

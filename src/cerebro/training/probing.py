@@ -6,6 +6,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.core import LightningModule
 
 from cerebro.errors import ConfigError, DataError
+from cerebro.nn.processes import alone, is_first_process
 from cerebro.training.embedding import embed
 from cerebro.training.keep import random_state, restore_random_state
 from cerebro.training.keys import ProbeKeys
@@ -60,12 +61,13 @@ class Probing(Callback):
             raise ConfigError("probe.targets needs validation participants; set data.split.val_ratio above 0.")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Probe, and leave the scores where the history finds them."""
+        """Probe, and leave the scores where the history finds them; of several processes the first does."""
         assert isinstance(pl_module, Phase)
-        if self.keys.targets and (trainer.current_epoch + 1) % self.keys.every_epochs == 0:
+        if self.keys.targets and is_first_process() and (trainer.current_epoch + 1) % self.keys.every_epochs == 0:
             before = random_state()
             try:
-                pl_module.measured |= self.rows(pl_module)
+                with alone():
+                    pl_module.measured |= self.rows(pl_module)
             finally:
                 restore_random_state(before)
 

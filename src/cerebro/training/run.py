@@ -1,8 +1,10 @@
 """One phase run from an empty folder to run.json: start or resume, hand over weights, train, and leave a record."""
 
+import contextlib
 import logging
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ import yaml
 from lightning.pytorch import Trainer
 
 from cerebro.errors import CheckpointError, ConfigError
-from cerebro.files import lock_folder, read_json, remove_orphans, write_atomically, write_json
+from cerebro.files import copy_atomically, lock_folder, read_json, remove_orphans, write_atomically, write_json
+from cerebro.nn.processes import alone, gather_uneven_rows, is_first_process, made_by_first_process, n_processes
 from cerebro.objectives.base import FixedWindows
 from cerebro.progress import progress
 from cerebro.signal import EEGBatch, SignalSpec
@@ -32,8 +35,9 @@ from cerebro.training.foreign import read_source, unknown_participants
 from cerebro.training.freeze import FreezeEncoder
 from cerebro.training.handover import asked_transfers, check_source, hand_over, warn_frozen
 from cerebro.training.health import NonFiniteLoss
-from cerebro.training.keep import Keeper, NoBatches, Positioned, ResumableLoader, write_history
+from cerebro.training.keep import Keeper, NoBatches, Positioned, ResumableLoader, named_checkpoint, write_history
 from cerebro.training.keys import RunKeys, TrainerKeys
+from cerebro.training.launch import OwnNoise, check_shared, several_processes, strategy_of
 from cerebro.training.phase import Phase
 from cerebro.training.probing import Probing
 from cerebro.training.process import isolated_randomness, peak_memory_mb, restart_peak_memory, without_hints
@@ -56,6 +60,8 @@ def fit(
     """Train one phase in ``keys.out``; gives the content of run.json.
 
     A finished run of the same config, data and sources is left as it is; an unfinished one goes on where it stopped.
+    Of the processes that torchrun started each takes its share of every batch; the first alone validates, writes and
+    speaks, and what it decides holds for all.
 
     Parameters
     ----------
@@ -82,12 +88,19 @@ def fit(
         If what is learned no longer tells windows apart.
     Interrupted
         On SIGTERM or SIGINT, with the state saved.
+    EndedElsewhere
+        If another process of the run failed, and this one ends for that reason.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips; warnings stay
-    with lock_folder(keys.out, "cerebro fit"), isolated_randomness(keys.seed):
+    if keys.resume and ckpt_path is None and not any((keys.out / name).exists() for name in ("last.ckpt", "run.json")):
+        raise _nothing_to_resume(keys.out)
+    with several_processes(trainer_keys), _one_writer(keys.out), isolated_randomness(keys.seed):
+        if not is_first_process():
+            say = _mute
         data.setup("fit")
         say(data.summary())
         phase = build(data.signal)
+        check_shared(phase)
         given = None if ckpt_path is None else read_source(ckpt_path)
         is_same_phase = given is not None and given.foreign is None and given.stamp.phase == phase.name
         resumed = given if is_same_phase else None
@@ -101,15 +114,18 @@ def fit(
         if resumed is not None:
             check_same_signal(resumed, data.signal)
         stamp = make_stamp(phase.name, data, config, list(sources.values()), resumed)
-        if n_orphans := remove_orphans(keys.out):
+        if n_orphans := made_by_first_process(lambda: remove_orphans(keys.out)):
             say(f"removed {n_orphans} half-written files of a killed run")
-        finished, own = _look_into(keys, stamp)
+        finished, is_begun = made_by_first_process(lambda: _look_into(keys, stamp))
+        own = read_checkpoint(keys.out / "last.ckpt") if is_begun else None
         if finished is not None:
             say(f"{keys.out} holds this run already, finished; nothing to do")
             return finished
         if own is not None:
             stamp = with_participants(stamp, own.stamp)
         resumed = own or resumed
+        if keys.resume and resumed is None:
+            raise _nothing_to_resume(keys.out)
         for source in (*sources.values(), *([] if resumed is None else [resumed])):
             check_unseen("test", data, source, keys.allow_seen_participants, say)
             check_unseen("val", data, source, keys.allow_seen_participants, say)
@@ -121,7 +137,8 @@ def fit(
             check_same_tensors(resumed.weights, phase.state_dict(), resumed.path, f"resume of phase {phase.name!r}")
             reports = [TransferReport(**report) for report in resumed.content["transfers"]]
         _describe(phase, data, resumed, say)
-        write_atomically(keys.out / "config.yaml", _writer(yaml.safe_dump(config, sort_keys=False)))
+        if is_first_process():
+            write_atomically(keys.out / "config.yaml", _writer(yaml.safe_dump(config, sort_keys=False)))
         return _Run(phase, data, trainer_keys, keys, stamp, reports, resumed, config, say).go()
 
 
@@ -142,10 +159,12 @@ class _Run:
     ) -> None:
         self.phase, self.trainer_keys, self.keys, self.stamp = phase, trainer_keys, keys, stamp
         self.data, self.reports, self.resumed, self.config, self.say = data, reports, resumed, config, say
+        self.n_processes = n_processes()
         data.for_device(root_device(trainer_keys))
         self.train = Positioned(data.train_dataloader())
         self.val: ResumableLoader = data.val_dataloader() if data.participants("val") else NoBatches()
-        self.tracker = Tracker(keys.mlflow, keys.out, say)
+        mlflow = keys.mlflow if is_first_process() else replace(keys.mlflow, enabled=False)
+        self.tracker = Tracker(mlflow, keys.out, say)
         self.keeper = Keeper(
             keys.out,
             stamp,
@@ -161,6 +180,7 @@ class _Run:
             say,
             self.tracker.log,
             self._beside,
+            self.keys.run_name,
         )
         self.probing = Probing(keys.probe, data, trainer_keys.precision, keys.seed, say)
         n_frozen = trainer_keys.max_epochs if phase.freeze_encoder else phase.freeze_encoder_epochs
@@ -176,10 +196,12 @@ class _Run:
             kept = self.resumed.content["callbacks"]["Keeper"]
             self.keeper.load_state_dict(kept)
             n_epochs_done, is_stopped = kept["position"]["epoch"], self.keeper.is_out_of_patience()
-            self._bring_best(self.resumed.path)
+            if made_by_first_process(lambda: self._bring_best(self.keeper)):
+                self.keeper.lose_best()
             self.freeze.load_state_dict(self.resumed.content["callbacks"]["FreezeEncoder"])
             self.train.seek(n_epochs_done, kept["position"]["step"])
-            write_history(self.keys.out / "history.jsonl", self.keeper.history)
+            if is_first_process():
+                write_history(self.keys.out / "history.jsonl", self.keeper.history)
         warm = ", ".join(f"{report.source} ({report.weights_sha256[:12]})" for report in self.reports)
         tags = {
             "phase": self.phase.name,
@@ -188,21 +210,25 @@ class _Run:
             "config_hash": self.stamp.config_hash,
             "warm_start": warm or "none",
         }
-        self.tracker.start(self.phase.name, self.config, tags, self.keeper.history)
+        self.tracker.start(self.keys.run_name or self.phase.name, self.config, tags, self.keeper.history)
         restart_peak_memory()
         trainer = self._trainer()
         try:
             if n_epochs_done < self.trainer_keys.max_epochs and not is_stopped:
                 self._train(trainer)
-            result = self._finish()
-        except NonFiniteLoss as error:
+            result = made_by_first_process(self._finish)
+        except NonFiniteLoss as error:  # at the same step in every process
             self.tracker.finish("FAILED", [], None)
-            line = error.write(self.keys.out / "nonfinite.json", trainer.current_epoch, trainer.global_step)
-            raise NonFiniteLoss(error.what, error.value, error.sample, line) from None
+            sample = gather_uneven_rows(torch.tensor(error.sample, dtype=torch.int64)).tolist()
+            found = NonFiniteLoss(error.what, error.value, sample)
+            epoch, step, path = trainer.current_epoch, trainer.global_step, self.keys.out / "nonfinite.json"
+            line = made_by_first_process(lambda: found.write(path, epoch, step))
+            raise NonFiniteLoss(found.what, found.value, sample, line) from None
         except BaseException as error:
             self.tracker.finish("KILLED" if type(error).__name__ == "Interrupted" else "FAILED", [], None)
             raise
-        write_json(self.keys.out / "run.json", result)
+        if is_first_process():
+            write_json(self.keys.out / "run.json", result)
         return result
 
     def _beside(self, found: Evaluation) -> dict[str, float]:
@@ -214,32 +240,35 @@ class _Run:
             self.say(score.line())
         return confound_rows(scores)
 
-    def _bring_best(self, resumed: Path) -> None:
-        """A run that is resumed in another folder takes its best checkpoint along, or says that it cannot."""
-        keeper, ours = self.keeper, self.keys.out / "best.ckpt"
+    def _bring_best(self, keeper: Keeper) -> bool:
+        """Take the best checkpoint of a run along that is resumed in another folder, or say that it is lost (True)."""
+        ours = self.keys.out / "best.ckpt"
         if keeper.best["epoch"] is None or ours.exists():
-            return
-        theirs = resumed.with_name("best.ckpt")
+            return False
+        theirs = _path(self.resumed).with_name("best.ckpt")
         found = read_checkpoint(theirs).content if theirs.exists() else None
         kept = {} if found is None else found["callbacks"].get("Keeper", {})
         n_rows = keeper.best["epoch"] + 1
         if found is not None and kept.get("history") == keeper.history[:n_rows]:
             write_atomically(ours, lambda file: torch.save(found, file))
-            return
+            return False
         self.say(
             f"epoch {n_rows}, the best so far, is not in {theirs}; best.ckpt will be the best of the epochs to come"
         )
-        keeper.lose_best()
+        return True
 
     def _trainer(self) -> Trainer:
+        devices, n_nodes, strategy = strategy_of(self.trainer_keys)
         with without_hints():
-            return Trainer(
+            trainer = Trainer(
                 max_epochs=self.trainer_keys.max_epochs,
                 accumulate_grad_batches=self.trainer_keys.accumulate_grad_batches,
                 precision=self.trainer_keys.precision,
                 accelerator=self.trainer_keys.accelerator,
-                devices=self.trainer_keys.devices,
-                callbacks=[Bar(self.phase.name), self.freeze, self.probing, self.keeper],
+                devices=devices,
+                num_nodes=n_nodes,
+                strategy=strategy,
+                callbacks=[Bar(self.phase.name), OwnNoise(self.keys.seed), self.freeze, self.probing, self.keeper],
                 plugins=[AtomicCheckpoint()],
                 default_root_dir=self.keys.out,
                 logger=False,
@@ -250,6 +279,9 @@ class _Run:
                 limit_val_batches=0,  # validation is training.evaluate, after each epoch
                 use_distributed_sampler=False,
             )
+        # Lightning would ask the first process for a signal before every batch, and wait for the device; `Keeper` does.
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+        return trainer
 
     def _train(self, trainer: Trainer) -> None:
         if self.resumed is None:
@@ -263,6 +295,7 @@ class _Run:
         with without_hints():
             warnings.filterwarnings("ignore", message="Found .* module.* in eval mode")  # frozen parts are meant to be
             warnings.filterwarnings("ignore", message="You're resuming from .* not resumable")  # `Positioned` is
+            warnings.filterwarnings("ignore", message=".*`broadcast_buffers` is deprecated")  # not in torch 2.10
             warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")  # Lightning's own use of torch
             path = None if self.resumed is None else str(self.resumed.path.absolute())
             trainer.fit(self.phase, train_dataloaders=self.train, ckpt_path=path, weights_only=True)
@@ -278,7 +311,8 @@ class _Run:
         n_windows = self.data.n_training_windows
         n_visits = self.trainer_keys.max_epochs * len(self.train) * self.data.batch_size
         windows = FixedWindows(_OncePerWindow(self.data, device), n_windows, n_visits)
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
+        is_bf16 = precision == "bf16-mixed"
+        with alone(), torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=is_bf16):
             for line in self.phase.objective.prepare(self.phase.encoder, windows):
                 self.say(line)
 
@@ -291,6 +325,8 @@ class _Run:
         if keeper.best["epoch"] is None or not (out / "best.ckpt").exists():
             self.say(f"{self.keys.monitor} was finite in no epoch trained here; best.ckpt is the last epoch")
             write_atomically(out / "best.ckpt", lambda file: torch.save(last.content, file))
+        for name in ("best.ckpt", "last.ckpt") if self.keys.run_name else ():
+            copy_atomically(out / name, out / named_checkpoint(self.keys.run_name, name))
         best = read_checkpoint(out / "best.ckpt")
         phase.load_state_dict(best.weights)
         if len(self.val):
@@ -307,6 +343,7 @@ class _Run:
             "state": "finished",
             "seconds": round(keeper.seconds, 3),
             "peak_memory_mb": round(peak_memory_mb(), 1),
+            "processes": self.n_processes,
             "parameters": sum(parameter.numel() for parameter in phase.parameters()),
             "trainable": self.freeze.n_trainable(phase, self.trainer_keys.max_epochs),
             "participants": self.stamp.participants,
@@ -354,8 +391,8 @@ class _OncePerWindow:
             yield raw.to(self.device).to_microvolts()
 
 
-def _look_into(keys: RunKeys, stamp: Stamp) -> tuple[dict[str, Any] | None, Checkpoint | None]:
-    """What the output folder holds: the record of this run if it is finished, its last checkpoint if it is not."""
+def _look_into(keys: RunKeys, stamp: Stamp) -> tuple[dict[str, Any] | None, bool]:
+    """What the output folder holds: the record of this run if it is finished, whether it is begun if it is not."""
     out = keys.out
     if keys.overwrite:
         for name in (
@@ -368,9 +405,8 @@ def _look_into(keys: RunKeys, stamp: Stamp) -> tuple[dict[str, Any] | None, Chec
             "isc.json",
         ):
             (out / name).unlink(missing_ok=True)
-        return None, None
+        return None, False
     found: dict[str, Any] | None = None
-    own: Checkpoint | None = None
     if (out / "run.json").exists():
         found = read_json(out / "run.json")
         theirs = (found["config_hash"], found["data_hash"], sorted(found["inputs"].values()))
@@ -378,7 +414,7 @@ def _look_into(keys: RunKeys, stamp: Stamp) -> tuple[dict[str, Any] | None, Chec
         own = read_checkpoint(out / "last.ckpt")
         theirs = (own.stamp.config_hash, own.stamp.data_hash, sorted(own.stamp.inputs.values()))
     else:
-        return None, None
+        return None, False
     ours = (stamp.config_hash, stamp.data_hash, sorted(stamp.inputs.values()))
     differs = [what for what, a, b in zip(("config", "data", "source weights"), ours, theirs, strict=True) if a != b]
     if differs:
@@ -386,7 +422,19 @@ def _look_into(keys: RunKeys, stamp: Stamp) -> tuple[dict[str, Any] | None, Chec
             f"{out} holds a run with another {' and '.join(differs)}; choose another --out, or add --overwrite true to "
             "train anew there."
         )
-    return found, own
+    return found, found is None
+
+
+@contextlib.contextmanager
+def _one_writer(out: Path) -> Iterator[None]:
+    """Hold the folder of the run; the first process does for all, and the others wait until it does."""
+    with lock_folder(out, "cerebro fit") if is_first_process() else contextlib.nullcontext():
+        made_by_first_process(lambda: None)
+        yield
+
+
+def _mute(line: str) -> None:
+    pass
 
 
 def _describe(phase: Phase, data: PhaseData, resumed: Checkpoint | None, say: Callable[[str], None]) -> None:
@@ -398,6 +446,12 @@ def _describe(phase: Phase, data: PhaseData, resumed: Checkpoint | None, say: Ca
         f"{phase.name}: {type(phase.encoder).__name__} {n_encoder:,} + {type(phase.objective).__name__} "
         f"{n_objective:,} parameters; {len(data.participants('train'))} participants train, "
         f"{len(data.participants('val'))} validate{frozen}{start}"
+    )
+
+
+def _nothing_to_resume(out: Path) -> CheckpointError:
+    return CheckpointError(
+        f"--resume: {out} holds no run to go on with (no last.ckpt); correct --out, or leave --resume away to begin it."
     )
 
 

@@ -15,6 +15,7 @@ from cerebro.training.checkpoint import check_same_signal, check_same_tensors, r
 from cerebro.training.confounds import score_confounds
 from cerebro.training.evaluate import Evaluation, evaluate
 from cerebro.training.keys import TrainerKeys
+from cerebro.training.launch import device_here, launched
 from cerebro.training.phase import Phase
 from cerebro.training.process import isolated_randomness, without_hints
 from cerebro.training.seen import check_unseen
@@ -100,6 +101,9 @@ def score_lines(found: Evaluation) -> list[str]:
 
 def root_device(keys: TrainerKeys) -> torch.device:
     """Device that the trainer would take."""
+    launch = launched()
+    if launch is not None:
+        return device_here(launch, keys)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips; warnings stay
     with without_hints():
         trainer = Trainer(

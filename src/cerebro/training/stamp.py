@@ -18,7 +18,16 @@ from cerebro.signal import SignalSpec
 from cerebro.training.checkpoint import Checkpoint, Stamp
 from cerebro.training.keep import ResumableLoader
 
-UNHASHED = ("out", "overwrite", "allow_seen_participants", "mlflow", "ckpt_path", "config", "checkpoint_every_steps")
+UNHASHED = (
+    "out",
+    "overwrite",
+    "run_name",
+    "allow_seen_participants",
+    "mlflow",
+    "ckpt_path",
+    "config",
+    "checkpoint_every_steps",
+)
 """Keys that do not change what a run computes; paths of stores and sources are replaced by their content hashes."""
 UNHASHED_DATA = ("store", "prefetch_threads")
 LATER_KEYS = {"transfer": "all", "freeze_encoder": False}
