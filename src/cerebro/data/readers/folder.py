@@ -17,7 +17,7 @@ from cerebro.data.readers.label_table import LabelTable, with_labels
 from cerebro.data.readers.signal_file import read_signal
 from cerebro.data.readers.table_file import TableFormat, is_table, read_table_file, table_events
 from cerebro.errors import ConfigError, DataError, check_exists, check_positive
-from cerebro.montage import Montage, hbn_129, standard_1005
+from cerebro.montage import Montage, hbn_129, read_asa, standard_1005
 
 MONTAGES = {"standard_1005": standard_1005, "hbn_129": hbn_129}
 WHO_AND_WHAT = (
@@ -67,7 +67,9 @@ class Folder(Reader):
     label_tables : dict of str to LabelTable
         Label -> the table in which it stands, in one row or several of each recording, whose median counts.
     montage : {"standard_1005", "hbn_129"}
-        Electrodes that channel labels may mean.
+        Electrodes that channel labels may mean, and where they are.
+    asa_path : Path or None
+        ASA electrode file (``.elc``) with names and places to use in place of ``montage``.
     reference : {"Cz", "average", "linked-ears", "unknown"}
         Reference of the recordings.
     min_duration_s : float
@@ -82,6 +84,8 @@ class Folder(Reader):
     ------
     ConfigError
         If a regular expression cannot be used or ``name`` is no plain word.
+    DataError
+        If the electrode file cannot be read.
     """
 
     scan_only = (*WHO_AND_WHAT, "pattern", "events")
@@ -104,6 +108,7 @@ class Folder(Reader):
         events: Literal["none", "annotations", "bids"] = "none",
         table: TableFormat | None = None,
         label_tables: dict[str, LabelTable] = {},  # noqa: B006 - never changed
+        asa_path: Path | None = None,
     ) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
             raise ConfigError(f"name={name!r} must be one plain word; set name to letters, digits, dash or underscore.")
@@ -129,10 +134,11 @@ class Folder(Reader):
         for label in set(self.label_tables) & set(self.labels):
             raise ConfigError(f"label {label} stands in labels and in label_tables; take it out of one of them.")
         self._montage = montage
+        self._own_montage = None if asa_path is None else read_asa(Path(asa_path))
 
     def montage(self) -> Montage:
-        """Give the electrodes named at construction."""
-        return MONTAGES[self._montage]()
+        """Give the electrodes named at construction, or those of its electrode file."""
+        return MONTAGES[self._montage]() if self._own_montage is None else self._own_montage
 
     def scan(self, require_signals: bool = True) -> Scan:
         """List the recordings by name; see `Reader.scan`.

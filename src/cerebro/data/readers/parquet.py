@@ -28,7 +28,7 @@ from cerebro.data.readers.windows_file import (
 )
 from cerebro.data.readers.windows_people import people_of, read_table_of_people
 from cerebro.errors import ConfigError, DataError, check_exists, check_positive
-from cerebro.montage import Montage, hbn_129, standard_1005
+from cerebro.montage import Montage, hbn_129, read_asa, standard_1005
 
 MONTAGES = {"standard_1005": standard_1005, "hbn_129": hbn_129}
 MICROVOLTS = {"uV": 1.0, "mV": 1e3, "V": 1e6}
@@ -66,7 +66,9 @@ class ParquetWindows(Reader):
     task : str
         Task of all recordings.
     montage : {"standard_1005", "hbn_129"}
-        Electrodes that columns may mean.
+        Electrodes that columns may mean, and where they are.
+    asa_path : Path or None
+        ASA electrode file (``.elc``) with names and places to use in place of ``montage``.
     reference : {"Cz", "average", "linked-ears", "unknown"}
         Reference of the recordings.
     ignore_columns : tuple of str
@@ -81,6 +83,8 @@ class ParquetWindows(Reader):
     ------
     ConfigError
         If ``name`` is no plain word or a number is not positive.
+    DataError
+        If the electrode file cannot be read.
     """
 
     scan_only = ("pattern", "task", "participants", "participant_column")
@@ -100,6 +104,7 @@ class ParquetWindows(Reader):
         ignore_columns: tuple[str, ...] = (),
         participants: Path | None = None,
         participant_column: str = "participant_id",
+        asa_path: Path | None = None,
     ) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
             raise ConfigError(f"name={name!r} must be one plain word; set name to letters, digits, dash or underscore.")
@@ -118,10 +123,11 @@ class ParquetWindows(Reader):
         self.participants = None if participants is None else Path(participants)
         self.participant_column = participant_column
         self._montage = montage
+        self._own_montage = None if asa_path is None else read_asa(Path(asa_path))
 
     def montage(self) -> Montage:
-        """Give the electrodes named at construction."""
-        return MONTAGES[self._montage]()
+        """Give the electrodes named at construction, or those of its electrode file."""
+        return MONTAGES[self._montage]() if self._own_montage is None else self._own_montage
 
     def scan(self, require_signals: bool = True) -> Scan:
         """List the recordings from the columns that name them; see `Reader.scan`. No channel is read.
