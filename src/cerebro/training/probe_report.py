@@ -130,7 +130,10 @@ def probe_checkpoint(build: Callable[[SignalSpec], Encoder], data: PhaseData, pa
 
 
 def prediction_arrays(
-    predicted: Mapping[str, Predicted], held_out: Embedded, data: PhaseData, which: Literal["probe", "constant"] = "probe"
+    predicted: Mapping[str, Predicted],
+    held_out: Embedded,
+    data: PhaseData,
+    which: Literal["probe", "constant"] = "probe",
 ) -> dict[str, Any]:
     """Predictions of probes, or of the constants beside them, in the form of ``predictions_test.npz``.
 
@@ -184,9 +187,7 @@ def notes(scores: Sequence[ProbeScore]) -> list[str]:
     ]
 
 
-def _probe_all(
-    prober: Prober, targets: Sequence[str]
-) -> tuple[list[ProbeScore], dict[str, Predicted], dict[str, str]]:
+def _probe_all(prober: Prober, targets: Sequence[str]) -> tuple[list[ProbeScore], dict[str, Predicted], dict[str, str]]:
     """Scores by row and by participant, what was predicted by row, and why a target has none."""
     scores: list[ProbeScore] = []
     predicted: dict[str, Predicted] = {}
