@@ -116,7 +116,7 @@ def write_tuh(path: Path) -> Path:
 
 
 def write_windows(path: Path) -> Path:
-    """Fourteen people with five windows of 8 s at 256 Hz each, from a headband; each recording has labels of a Muse run."""
+    """Fourteen people with five windows of 8 s at 256 Hz each, from a headband, with labels as of Muse runs."""
     rng = np.random.default_rng(2)
     people = [f"w{number:02d}" for number in range(N_PEOPLE)]
     names, cap = ("AF7", "AF8", "TP9", "TP10"), standard_1005()
