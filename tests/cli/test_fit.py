@@ -69,7 +69,7 @@ MISTAKES = [
     (["--model.optim.lr", "nan"], "found nan, expected float"),
     (["--model.optim.lr", "-1"], "set model.optim.lr to a number above 0"),
     (["--trainer.max_epochs", "0"], "trainer.max_epochs=0 must be 1 or more"),
-    (["--trainer.devices", "2"], "set trainer.devices to 1"),
+    (["--trainer.devices", "2"], "leave it at 1 and start as many processes: torchrun"),
     (["--model.encoder", "os.system"], "os.system is outside the allow list"),
     (["--model.encoder.class_path", "cerebro.files.os.system"], "outside the allow list"),
     (["--model.encoder.init_args.d_modl", "3"], "d_modl is unknown"),
@@ -123,7 +123,7 @@ def test_nested_files_are_relative_to_the_file_that_names_them_and_checked_too(
     config["model"]["encoder"] = "../parts/encoder.yaml"
     (tmp_path / "family/phase.yaml").write_text(yaml.safe_dump(config))
     assert run("fit", "--config", "family/phase.yaml", "--print_config") == 0
-    assert yaml.safe_load(capsys.readouterr().out)["model"]["encoder"]["init_args"] == {"d_model": 6}
+    assert yaml.safe_load(capsys.readouterr().out)["model"]["encoder"]["init_args"]["d_model"] == 6
     (tmp_path / "parts/encoder.yaml").write_text("class_path: ToyEncoder\nclass_path: ToyEncoder\n")
     assert run("fit", "--config", "family/phase.yaml", "--print_config") == 2
     assert "second time" in capsys.readouterr().err

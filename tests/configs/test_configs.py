@@ -200,9 +200,9 @@ def test_a_recipe_parses_and_its_configs_are_there(name: str) -> None:
 
 
 def out_of(name: str) -> str:
-    """Folder of the run that a config makes."""
+    """Folder of the run that a config makes here: named by the phase where it is by the sizes, which are shrunk."""
     folder: str = CONTENT[name].get("out", "outputs/{name}")
-    return folder.replace("{name}", CONTENT[name]["model"]["name"])
+    return folder.replace("{model}", "{name}").replace("{name}", CONTENT[name]["model"]["name"])
 
 
 def shrunk(name: str, folder: Path) -> Path:
@@ -241,7 +241,8 @@ class Family:
             small = [part for flag in SMALL.items() for part in flag]
             config, store = shrunk(name, self.folder), self.stores[CONTENT[name]["data"]["store"]]
             releases = TUAB_SPLIT if (store / "mixture.json").exists() else []
-            assert main(["fit", "--config", str(config), "--data.store", str(store), *small, *releases]) == 0
+            here = ["--data.store", str(store), "--out", out_of(name)]
+            assert main(["fit", "--config", str(config), *here, *small, *releases]) == 0
         return out
 
     def _maker_of(self, name: str, source: str) -> str:

@@ -154,4 +154,4 @@ def test_masked_code_logits_and_gradients_match_the_official_model(
     assert named.keys() == norms.keys()
     for name, parameter in named.items():
         assert parameter.grad is not None
-        assert abs(float(parameter.grad.norm()) - float(norms[name])) <= 1e-5 * float(norms[name]) + 1e-6, name
+        assert abs(float(parameter.grad.norm()) - float(norms[name])) <= 5e-5 * float(norms[name]) + 1e-6, name

@@ -31,7 +31,7 @@ from cerebro.compiled import compiled_loosely
 from cerebro.nn.threads import side_by_side
 
 WHOLE = 256  # places of a sequence that may be one tile
-TILE = 64  # places of a tile of longer ones
+TILE = 96  # places of a tile of longer ones
 WIDEST_DECAY = 100.0  # within a tile: exp of half of it, times sums, fits float32
 STEEPEST_DECAY = 20.0  # from place to place: exp(-20) is nothing beside 1 in float32, so steeper ones count as this
 SHORTEST = 6  # places of a tile whose decay always fits
