@@ -56,11 +56,9 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     channels = CONTENT["configs/data/mixture.yaml"]["channels"]
     mixture = write_mixture(folder / "mixture", {"hbn": hbn, "tuh": tuh}, {"hbn": 0.5, "tuh": 0.5}, "average", channels)
     named = {str(content["data"]["store"]) for name, content in CONTENT.items() if name in PHASES}
-    made = {
-        "stores/mixture": mixture.path,
-        "stores/mixture/tuh": tuh,
-        "stores/windows": write_windows(folder / "windows"),
-    }
+    windows = write_windows(folder / "windows")
+    made = {"stores/mixture": mixture.path, "stores/mixture/tuh": tuh}
+    made |= {"stores/windows": windows, "stores/muse_windows": windows}
     return {name: made.get(name, hbn) for name in named}
 
 
@@ -118,7 +116,7 @@ def write_tuh(path: Path) -> Path:
 
 
 def write_windows(path: Path) -> Path:
-    """Fourteen people with five windows of 8 s at 256 Hz each, from a headband."""
+    """Fourteen people with five windows of 8 s at 256 Hz each, from a headband, with labels as of Muse runs."""
     rng = np.random.default_rng(2)
     people = [f"w{number:02d}" for number in range(N_PEOPLE)]
     names, cap = ("AF7", "AF8", "TP9", "TP10"), standard_1005()
@@ -134,6 +132,10 @@ def write_windows(path: Path) -> Path:
         tasks=dict.fromkeys(people, "recording"),
         people={who: who for who in people},
         participants=participants.rename_axis("participant_id"),
+        labels={
+            who: {"session": float(number % 2), "response_time": 0.4 + 0.01 * number}
+            for number, who in enumerate(people)
+        },
         corpus="windows",
         segments=dict.fromkeys(people, windows),
     ).path

@@ -13,13 +13,15 @@ from mne.filter import filter_data
 
 from cerebro.cli.main import main
 from cerebro.cli.prepare import read_config
-from cerebro.data import ChannelSequences
+from cerebro.data import ChannelSequences, EEGData, ParticipantSplit
 from cerebro.data.build import build
 from cerebro.data.preprocess import Preprocessing
 from cerebro.data.readers import Folder
 from cerebro.data.readers.table_file import TableFormat
 from cerebro.data.sequences import SequenceReader
 from cerebro.data.store import Store
+from cerebro.study.probes import band_powers
+from cerebro.training.prober import Prober
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "data" / "muse.yaml"
 WINDOWS = CONFIG.with_name("parquet_windows.yaml")
@@ -219,3 +221,22 @@ def test_windows_of_8_seconds_of_every_run_become_sequences_with_the_samples_of_
         assert (sequences.n_valid[own] == samples.shape[1]).all()
         kept = counts * store.lsb_uV + store.offsets_uV(where[key])[:, None]
         np.testing.assert_allclose(kept, samples, atol=store.lsb_uV / 2 + 1e-3, err_msg=key)
+
+
+def test_band_power_of_a_run_names_its_person_among_the_held_out_people_of_a_fold(windows_store):
+    """Rows of recordings as `recipes/muse.yaml` probes them, without an encoder."""
+    split = ParticipantSplit(val_ratio=0.15, n_folds=5, fold=0)
+    sequences = ChannelSequences(labels=("session", "response_time"))
+    data = EEGData(windows_store.path, sequences, split=split, targets=("session", "response_time"), batch_size=16)
+    data.setup("fit")
+    train, test = (band_powers(data, side, "recording") for side in ("train", "test"))
+    assert np.isfinite(train.feature).all()  # every run has its four channels
+    assert train.feature.shape[1] == 4 * 4
+    assert len(train) > 60
+    assert not set(train.participant.tolist()) & set(test.participant.tolist())
+    label = windows_store.recordings["label/response_time"].to_numpy(np.float64)
+    np.testing.assert_allclose(test.targets["response_time"], label[test.recording], rtol=1e-6)
+    prober = Prober(data, train, test, level="recording")
+    person = prober.by_row("participant")
+    assert person.n_scored >= 10
+    assert person.ci95[0] > person.constant

@@ -65,6 +65,11 @@ PHASES = {"a": {"config": "../configs/tokenizer.yaml"}, "b": {"config": "../conf
         ({"ablations": {"x": {"only": ["challenge1"], "set": {"pretrain": {"a": 1}}}}}, "leaves out"),
         ({"sweeps": {"x": {"phase": "pretrain", "key": "a.b", "values": 3}}}, "give a list"),
         ({"gains": [["full", "nothing"]]}, "choose from full"),
+        ({"probes": {"pretraining": {"targets": ["age"]}}}, "unknown phase 'pretraining'"),
+        ({"probes": {"pretrain": {}}}, "probes.pretrain lacks the key 'targets'"),
+        ({"probes": {"pretrain": {"targets": []}}}, "name what to probe, each once"),
+        ({"probes": {"pretrain": {"targets": ["age", "age"]}}}, "name what to probe, each once"),
+        ({"probes": {"pretrain": {"targets": ["age"], "by": "person"}}}, "choose from window, recording"),
         ({"phases": {"a": {"config": "nowhere.yaml"}}, "ablations": None, "gains": None}, "nowhere.yaml not found"),
         ({"phases": {"a": {"conf": "x"}}, "ablations": None, "gains": None}, "did you mean 'config'"),
         (

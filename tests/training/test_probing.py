@@ -208,7 +208,7 @@ def planted(seed: int) -> tuple[toy.ToyData, Embedded, Embedded]:
 def test_the_mean_over_a_participants_windows_is_probed_beside_the_windows() -> None:
     data, *sides = planted(0)
     prober = Prober(data, *sides)
-    by_window, by_participant = prober.by_window("age"), prober.by_participant("age")
+    by_window, by_participant = prober.by_row("age"), prober.by_participant("age")
     assert by_participant is not None
     assert (by_window.n_scored, by_participant.n_scored) == (48, 4)
     assert max(by_participant.value, by_window.value) < 0.5 < by_window.constant
@@ -220,9 +220,9 @@ def test_the_mean_over_a_participants_windows_is_probed_beside_the_windows() -> 
 
 def test_the_same_seed_gives_the_same_numbers() -> None:
     data, *sides = planted(0)
-    first, again = (Prober(data, *sides, seed=3).by_window("age").plain() for _ in range(2))
+    first, again = (Prober(data, *sides, seed=3).by_row("age").plain() for _ in range(2))
     assert first == again
-    assert Prober(data, *sides, seed=4).by_window("age").plain()["ci95"] != first["ci95"]
+    assert Prober(data, *sides, seed=4).by_row("age").plain()["ci95"] != first["ci95"]
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,7 @@ def probe(argv: list[str]) -> int:
         n_resamples=parsed.n_resamples,
         seed=parsed.seed,
         allow_seen_participants=parsed.allow_seen_participants,
+        by=parsed.by,
     )
     data = vars(built.data)
     if "targets" in data:
@@ -229,6 +230,12 @@ def make_parser(verb: str) -> ArgumentParser:
             "--targets", type=str, default="", help="what to probe, commas between; probe.targets if left"
         )
         parser.add_argument("--side", type=Literal["val", "test"], default="val", help="whom to score")
+        parser.add_argument(
+            "--by",
+            type=Literal["window", "recording"],
+            default="window",
+            help="what a row is: a window, or a recording (the mean over its windows, of all its channels)",
+        )
         parser.add_argument("--max_windows", type=int, default=20_000, help="windows of each side at most; 0 = all")
         parser.add_argument("--max_people", type=int, default=MAX_PEOPLE, help="people to tell apart at most; 0 = all")
         parser.add_argument("--n_resamples", type=int, default=2000, help="draws of participants for intervals")

@@ -64,6 +64,7 @@ def run(argv: list[str]) -> int:
     # Imported here, so that a plan is printed within a second: they bring Lightning, the encoders and pandas.
     from cerebro.report.page import write_report
     from cerebro.study.baselines import make_baselines
+    from cerebro.study.probes import make_probe_baselines
     from cerebro.study.results import make_results, read_study
     from cerebro.study.table import results_table
     from cerebro.study.tracking import StudyTracker
@@ -75,6 +76,7 @@ def run(argv: list[str]) -> int:
             code = run_plan(plan, main, _say, tracker.flags)
             if code == 0:
                 make_baselines(read_study(out), out, _say)
+                make_probe_baselines(read_study(out), out, _say)
                 results = make_results(out)
                 page = write_report(out, out / "report.html")
         except BaseException as error:

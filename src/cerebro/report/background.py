@@ -76,15 +76,17 @@ def curves(evidence: Evidence) -> str:
 
 
 def data(evidence: Evidence) -> str:
-    """What was read, repaired, skipped and left without a label."""
+    """What was read, repaired, skipped and left without a label; a row is a window, or a recording that was probed."""
     made = ""
     for store, report in evidence.stores.items():
         tasks = ", ".join(f"{task} {count}" for task, count in report.get("tasks", {}).items())
-        made += tag(
-            "p",
-            f"<b>{escape(store)}</b>: {report['read']:,} recordings read, {report['repaired']:,} repaired, "
-            f"{report['skipped']:,} skipped by rule, {report['failed']:,} failed. {escape(tasks)}.",
-        )
+        counted = "made from arrays in memory, nothing counted."
+        if "read" in report:
+            counted = (
+                f"{report['read']:,} recordings read, {report['repaired']:,} repaired, {report['skipped']:,} skipped "
+                f"by rule, {report['failed']:,} failed. {escape(tasks)}."
+            )
+        made += tag("p", f"<b>{escape(store)}</b>: {counted}")
         rows = []
         for rule in report.get("rules", []):
             example = tag("small", escape("; ".join(rule["examples"][:1])))
@@ -97,7 +99,7 @@ def data(evidence: Evidence) -> str:
         if entry:
             counts = [f"{entry[key]:,}" for key in ("n_participants", "n_windows", "n_windows_without_label")]
             rows.append(("", [escape(target), *counts]))
-    head = ["target", "tested participants", "tested windows", "windows without a label, left out"]
+    head = ["target", "tested participants", "tested rows", "rows without a label, left out"]
     return made + table(head, rows, numbers=(1, 2, 3))
 
 

@@ -93,6 +93,16 @@ def scores(evidence: Evidence) -> str:
         f"{results['n_resamples']:,} draws of participants."
         + "".join(note for measure, note in DIRECTIONS.items() if measure in measures.values())
     )
+    note += "".join(
+        f" probe/...: ridge or logistic regression on frozen embeddings of {escape(phase)}, one row per {entry['by']}, "
+        "fitted to training participants"
+        + (
+            "; of the participant, who it is among the held-out people of a fold, by the nearest recording of theirs."
+            if "participant" in entry["targets"]
+            else "."
+        )
+        for phase, entry in results.get("probes", {}).items()
+    )
     made = table([*head, "training", "peak memory"], rows) + tag("p", note, class_="note")
     bars = "".join(figure(svg, caption) for svg, caption in _bars(evidence, names))
     return made + tag("div", bars, class_="figures")

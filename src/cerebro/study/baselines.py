@@ -87,7 +87,7 @@ def make_baselines(study: Mapping[str, Any], folder: Path, say: Callable[[str], 
             continue
         say(f"baselines of {Path(run).name}: {', '.join(missing)} ...")
         with_power = "band_power" in missing
-        data = _open_data(folder / run / "config.yaml")
+        data = open_data(folder / run / "config.yaml")
         train, test = _windows(data, "train", with_power), _windows(data, "test", with_power)
         for name in missing:
             predict = _constant if name == "constant" else _linear
@@ -97,10 +97,11 @@ def make_baselines(study: Mapping[str, Any], folder: Path, say: Callable[[str], 
                 arrays[f"target/{target}"] = test.target[target]
                 arrays[f"known/{target}"] = test.known[target]
                 arrays[f"prediction/{target}"] = predict(train, test, target, n_classes)
-            write_atomically(baseline_path(folder, name, run), partial(_save, arrays))
+            write_atomically(baseline_path(folder, name, run), partial(save_arrays, arrays))
 
 
-def _save(arrays: Mapping[str, npt.NDArray[Any]], file: BinaryIO) -> None:
+def save_arrays(arrays: Mapping[str, npt.NDArray[Any]], file: BinaryIO) -> None:
+    """Write arrays as ``.npz``, without pickles."""
     np.savez(file, allow_pickle=False, **arrays)
 
 
@@ -153,9 +154,11 @@ def _windows(data: EEGData, stage: Stage, with_power: bool) -> Windows:
     )
 
 
-def _open_data(config: Path) -> EEGData:
-    """Data module of a finished run, from its resolved config."""
+def open_data(config: Path, targets: tuple[str, ...] | None = None) -> EEGData:
+    """Data module of a finished run, from its resolved config; with other ``targets`` if they are given."""
     content = yaml.safe_load(config.read_text())["data"]
+    if targets is not None:
+        content["targets"] = list(targets)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(EEGData, "data")
     try:

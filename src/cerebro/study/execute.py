@@ -125,8 +125,8 @@ def run_plan(plan: Plan, command: Command, say: Say, fit_flags: Callable[[Run], 
 
 
 def is_finished(run: Run) -> bool:
-    """Whether fit, and test where there is one, have written what they write last."""
-    return _is_fitted(run) and (not run.test or (run.folder / "predictions_test.npz").is_file())
+    """Whether fit, and test and probe where there are any, have written what they write last."""
+    return _is_fitted(run) and _is_tested(run) and _is_probed(run)
 
 
 def _is_fitted(run: Run) -> bool:
@@ -134,12 +134,28 @@ def _is_fitted(run: Run) -> bool:
     return report.is_file() and read_json(report).get("state") == "finished"
 
 
+def _is_tested(run: Run) -> bool:
+    return not run.test or (run.folder / "predictions_test.npz").is_file()
+
+
+def _is_probed(run: Run) -> bool:
+    """Whether the run was probed for what the recipe asks now: other probes are no other run."""
+    report = run.folder / "probe_test.json"
+    if run.probes is None or not report.is_file():
+        return run.probes is None
+    found = read_json(report)
+    return (found.get("asked"), found.get("by")) == (list(run.probes.targets), run.probes.by)
+
+
 def _run_phase(run: Run, command: Command, fit_flags: Callable[[Run], list[str]]) -> int:
     if not _is_fitted(run):
         code = command([*run.fit[1:], *fit_flags(run)])
         if code != 0:
             return code
-    return command(list(run.test[1:])) if run.test else 0
+    code = command(list(run.test[1:])) if run.test and not _is_tested(run) else 0
+    if code == 0 and run.probe and not _is_probed(run):
+        code = command(list(run.probe[1:]))
+    return code
 
 
 def describe(plan: Plan) -> dict[str, Any]:
@@ -153,6 +169,9 @@ def describe(plan: Plan) -> dict[str, Any]:
         "n_folds": plan.recipe.n_folds,
         "ground_truth": "" if plan.recipe.ground_truth == Path() else plan.recipe.ground_truth.as_posix(),
         "baselines": list(plan.recipe.baselines),
+        "probes": {
+            phase: {"targets": list(entry.targets), "by": entry.by} for phase, entry in plan.recipe.probes.items()
+        },
         "pairs": [list(pair) for pair in plan.recipe.pairs],
         "variants": list(dict.fromkeys(chain.variant for chain in plan.chains)),
         "runs": [

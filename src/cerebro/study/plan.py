@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from cerebro.errors import ConfigError
-from cerebro.study.recipe import PhaseEntry, Recipe, load_config
+from cerebro.study.recipe import PhaseEntry, ProbeEntry, Recipe, load_config
 
 UNPREPARED = "unprepared"  # data hash of a store that is not there yet
 
 
 @dataclass(frozen=True)
 class Run:
-    """One ``cerebro fit`` and, for a final phase, the ``cerebro test`` after it."""
+    """One ``cerebro fit`` and what follows it: ``cerebro test`` of a final phase, ``cerebro probe`` of a probed one."""
 
     phase: str
     identity: str  # ten hex digits
@@ -31,6 +31,8 @@ class Run:
     fit: tuple[str, ...]
     test: tuple[str, ...]  # empty unless the phase is final
     variants: tuple[str, ...]  # who uses it
+    probe: tuple[str, ...] = ()
+    probes: ProbeEntry | None = None  # what the probe asks for
 
     @property
     def used_by(self) -> str:
@@ -67,7 +69,7 @@ class Plan:
             lines.append(
                 f"# {number} of {len(self.runs)}: {run.phase}, seed {run.seed}{fold}; for {', '.join(run.variants)}"
             )
-            lines += [shlex.join(command) for command in (run.fit, run.test) if command]
+            lines += [shlex.join(command) for command in (run.fit, run.test, run.probe) if command]
         return lines
 
 
@@ -243,7 +245,11 @@ class _Planner:
         test = ("cerebro", "test", "--config", f"{folder}/config.yaml", "--ckpt_path", f"{folder}/best.ckpt")
         fit = ("cerebro", "fit", "--config", str(phase.config), *flags)
         is_final = phase.name in self.final
-        self.runs[identity] = Run(phase.name, identity, folder, seed, fold, fit, test if is_final else (), variants=())
+        entry = self.recipe.probes.get(phase.name)
+        probe = () if entry is None else ("cerebro", "probe", f"{folder}/best.ckpt", *entry.flags())
+        self.runs[identity] = Run(
+            phase.name, identity, folder, seed, fold, fit, test if is_final else (), (), probe, entry
+        )
         return identity
 
     def _checkpoint(self, source: str) -> str:

@@ -19,8 +19,9 @@ from cerebro.yaml_safety import check_yaml
 BASELINES = ("band_power",)  # the constant stands beside every score without being asked for
 KEYS = (
     *("name", "experiment", "seeds", "data", "phases", "ablations", "sweeps", "folds", "baselines"),
-    *("ground_truth", "gains"),
+    *("ground_truth", "gains", "probes"),
 )
+PROBE_ROWS = ("window", "recording")
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,26 @@ class PhaseEntry:
     init: str = ""
     tokenizer: str = ""
     overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ProbeEntry:
+    """Probes of one phase on its test participants.
+
+    Parameters
+    ----------
+    targets : tuple of str
+        Labels of windows, columns of the participants table, ``participant``.
+    by : {"window", "recording"}
+        What a row is.
+    """
+
+    targets: tuple[str, ...]
+    by: str = "window"
+
+    def flags(self) -> tuple[str, ...]:
+        """What to add to ``cerebro probe RUN/best.ckpt``."""
+        return ("--side", "test", "--by", self.by, "--targets", ",".join(self.targets))
 
 
 @dataclass(frozen=True)
@@ -85,6 +106,8 @@ class Recipe:
         ``ground_truth.json`` of a simulated cohort; ``Path()`` if there is none.
     pairs : tuple of (A, B)
         Gains of A over B to report besides those of ``full`` over each other variant.
+    probes : mapping
+        Phase -> what its frozen encoder is probed for.
     """
 
     name: str
@@ -98,6 +121,7 @@ class Recipe:
     baselines: tuple[str, ...]
     ground_truth: Path
     pairs: tuple[tuple[str, str], ...]
+    probes: Mapping[str, ProbeEntry] = field(default_factory=dict)
 
     def final_phases(self) -> tuple[str, ...]:
         """Phases that no other one starts from: what the study predicts and tests."""
@@ -144,6 +168,10 @@ def read_recipe(path: Path) -> Recipe:
         baselines=_read_baselines(where, content.get("baselines", [])),
         ground_truth=Path(truth) if truth else cohort / "ground_truth.json" if cohort != Path() else Path(),
         pairs=_read_pairs(where, content.get("gains", []), variants),
+        probes={
+            name: _read_probes(f"{where}: probes.{name}", name, entry, phases)
+            for name, entry in _mapping(f"{where}: probes", content.get("probes", {})).items()
+        },
     )
 
 
@@ -304,6 +332,17 @@ def _read_pairs(where: str, content: Any, variants: Mapping[str, Ablation]) -> t
         if name not in variants:
             raise ConfigError(f"{where}: gains names {name!r}; choose from {', '.join(variants)}.")
     return tuple((better, worse) for better, worse in content)
+
+
+def _read_probes(where: str, phase: str, content: Any, phases: Mapping[str, PhaseEntry]) -> ProbeEntry:
+    _check_phase(where, phase, phases)
+    _check_keys(where, content, ("targets", "by"), required=("targets",))
+    targets, by = _names(f"{where}.targets", content["targets"]), content.get("by", PROBE_ROWS[0])
+    if not targets or len(set(targets)) < len(targets):
+        raise ConfigError(f"{where}.targets={targets!r}; name what to probe, each once, such as [age, participant].")
+    if by not in PROBE_ROWS:
+        raise ConfigError(f"{where}.by={by!r}; choose from {', '.join(PROBE_ROWS)}.")
+    return ProbeEntry(tuple(targets), by)
 
 
 def _check_keys(where: str, content: Any, known: Sequence[str], required: Sequence[str] = ()) -> None:

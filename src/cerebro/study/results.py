@@ -11,6 +11,7 @@ from cerebro.files import read_arrays, read_json, write_json
 from cerebro.metrics.challenge import competition_score
 from cerebro.study.baselines import baseline_path, baseline_runs
 from cerebro.study.convergence import convergence
+from cerebro.study.probes import probe_baseline_predictions, probe_predictions
 from cerebro.study.scores import Predictions, Table, estimate_entry, gain_entry, pool, read_predictions
 from cerebro.study.validation import validation
 
@@ -91,9 +92,11 @@ def make_results(folder: Path, n_resamples: int = 2000, seed: int = 0) -> dict[s
         If the study is not finished, or variants were not tested on the same participants.
     """
     study = read_study(folder)
-    variants, baselines = model_predictions(study, folder), baseline_predictions(study, folder)
     names = target_names(study, folder)
-    table = Table({**variants, **baselines}, n_resamples, seed, [] if names else _tested(study, folder))
+    variants = _merged(model_predictions(study, folder), probe_predictions(study, folder))
+    baselines = _merged(baseline_predictions(study, folder), probe_baseline_predictions(study, folder))
+    has_scores = any(variants.values())
+    table = Table({**variants, **baselines}, n_resamples, seed, [] if has_scores else _tested(study, folder))
     references = read_references(study["ground_truth"], list(table.kinds), table.bootstrap.participants)
     pair = score_targets(names)
     results: dict[str, Any] = {
@@ -116,14 +119,22 @@ def make_results(folder: Path, n_resamples: int = 2000, seed: int = 0) -> dict[s
         "baselines": {name: _model_entry(table, name, pair) for name in baselines},
         "gains": {
             f"{better} over {worse}": _pair_entry(table, better, worse, references, pair)
-            for better, worse in (_pairs(study, list(baselines)) if names else [])
+            for better, worse in (_pairs(study, list(baselines)) if has_scores else [])
         },
+        "probes": study.get("probes", {}),
         "validation": validation(study, folder, set(study["final_phases"]) - {phase for phase, _ in names}),
         "participants": list(table.bootstrap.participants),
         "phases": phase_entries(study, folder),
     }
     write_json(folder / "results.json", results)
     return results
+
+
+def _merged(
+    first: dict[str, dict[str, list[Predictions]]], second: dict[str, dict[str, list[Predictions]]]
+) -> dict[str, dict[str, list[Predictions]]]:
+    """Both sets of targets of each model."""
+    return {name: {**first[name], **second[name]} for name in first}
 
 
 def _tested(study: Mapping[str, Any], folder: Path) -> list[str]:

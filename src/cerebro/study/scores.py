@@ -37,20 +37,20 @@ class Predictions:
     target : array (N,)
         Truth.
     prediction : array (N,) or (N, K)
-        Values, or probabilities of K classes.
+        Values, or of classes their numbers as int64 or the probabilities of K classes.
     n_unknown : int
         Windows without a label, left out.
     """
 
     participant: list[str]
     target: Array
-    prediction: Array
+    prediction: npt.NDArray[Any]
     n_unknown: int
 
     @property
     def kind(self) -> Kind:
         """What the predictions are."""
-        return "classification" if self.prediction.ndim == 2 else "regression"
+        return "classification" if self.prediction.ndim == 2 or self.prediction.dtype.kind == "i" else "regression"
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,11 @@ def read_predictions(path: Path) -> dict[str, Predictions]:
     participant = file["participant"].astype(str)
     for name in sorted(key.removeprefix("prediction/") for key in file if key.startswith("prediction/")):
         known = file[f"known/{name}"].astype(bool)
+        prediction = file[f"prediction/{name}"][known]
         found[name] = Predictions(
             participant[known].tolist(),
             file[f"target/{name}"][known].astype(np.float64),
-            file[f"prediction/{name}"][known].astype(np.float64),
+            prediction.astype(np.int64 if prediction.dtype.kind == "i" else np.float64),
             int((~known).sum()),
         )
     return found
@@ -145,7 +146,9 @@ class Table:
         return self._scored(seeds, sums)
 
     def _scored(
-        self, seeds: Sequence[Predictions], sums: Callable[[Sequence[str], Array, Array], ParticipantSums]
+        self,
+        seeds: Sequence[Predictions],
+        sums: Callable[[Sequence[str], npt.ArrayLike, npt.ArrayLike], ParticipantSums],
     ) -> Scored:
         made = [sums(part.participant, part.target, part.prediction) for part in seeds]
         resampled = np.mean([self.bootstrap.resampled(entry) for entry in made], axis=0)

@@ -44,6 +44,7 @@ def results_table(results: Mapping[str, Any]) -> str:
             *(title, "", *_aligned(rows), "", *_gain_lines(results, targets), ""),
             *_convergence_lines(results),
             *_validation_lines(results),
+            *_probe_lines(results),
             shared,
         ]
     )
@@ -66,6 +67,15 @@ def _validation_lines(results: Mapping[str, Any], with_cost: bool = False) -> li
             rows.append([variant, *cells, *cost])
         lines += [f"validation of {phase} at its best epoch:", *_aligned(rows), ""]
     return lines
+
+
+def _probe_lines(results: Mapping[str, Any]) -> list[str]:
+    """What the columns of probes are."""
+    return [
+        f"probe/...: ridge or logistic regression on frozen embeddings of {phase}, one row per {entry['by']}, "
+        "fitted to training participants"
+        for phase, entry in results.get("probes", {}).items()
+    ]
 
 
 def _reference_rows(results: Mapping[str, Any], targets: Sequence[str]) -> list[list[str]]:

@@ -1,7 +1,11 @@
-"""One vector per window from a frozen encoder: the mean of its tokens over real channels and samples."""
+"""One vector per window from a frozen encoder: the mean of its tokens over real channels and samples.
+
+Windows of one recording or person are pooled to the mean of their vectors.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -83,3 +87,50 @@ def embed(encoder: Encoder, batches: Iterable[RawBatch], precision: str, what: s
     return Embedded(
         arrays["feature"], arrays["sample"], arrays["recording"], arrays["participant"].astype(np.int64), targets
     )
+
+
+def pooled(side: Embedded, by: Literal["recording", "participant"]) -> Embedded:
+    """A row per recording, or per participant: the mean over their windows, all of equal weight.
+
+    A feature that is NaN is no value, and is left out of the mean; where all are NaN it stays so. A recording keeps the
+    number of its first window as ``sample``, and the label that its windows have; a participant has neither.
+
+    Parameters
+    ----------
+    side : Embedded
+        Windows, such as the sequences of the channels of a recording.
+    by : {"recording", "participant"}
+        Whose windows become one row.
+
+    Raises
+    ------
+    DataError
+        If windows of one recording have different labels.
+    """
+    groups, first, number = np.unique(getattr(side, by), return_index=True, return_inverse=True)
+    known = np.isfinite(side.feature)
+    total = np.zeros((len(groups), side.feature.shape[1]))
+    count = np.zeros_like(total)
+    np.add.at(total, number, np.where(known, side.feature, 0.0))
+    np.add.at(count, number, known)
+    with np.errstate(invalid="ignore"):
+        mean = (total / count).astype(np.float32)
+    nothing = np.full(len(groups), -1)
+    if by == "participant":
+        return Embedded(mean, nothing, nothing, groups, {})
+    labels = {name: _shared(values, number, groups, name) for name, values in side.targets.items()}
+    return Embedded(mean, side.sample[first], groups, side.participant[first], labels)
+
+
+def _shared(values: Array, number: Ints, recordings: Ints, name: str) -> Array:
+    """The label (R,) that the windows of each recording have; NaN where none has any."""
+    label = np.full(len(recordings), np.nan)
+    known = np.isfinite(values)
+    label[number[known]] = values[known]
+    differs = known & (values != label[number])
+    if differs.any():
+        raise DataError(
+            f"windows of recording {recordings[number[differs]][0]} have different labels {name!r}, so that the "
+            "recording has none; probe it by window (--by window)."
+        )
+    return label

@@ -1,7 +1,7 @@
 """Probe a checkpoint: one pass of its encoder over both sides, a probe per target, a table and a file."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,10 +15,10 @@ from cerebro.metrics.identity import RULE
 from cerebro.progress import progress
 from cerebro.signal import SignalSpec
 from cerebro.training.checkpoint import Checkpoint, check_same_signal, check_same_tensors, read_checkpoint
-from cerebro.training.embedding import Embedded, embed
+from cerebro.training.embedding import Embedded, embed, pooled
 from cerebro.training.evaluate import write_npz
 from cerebro.training.keys import TrainerKeys
-from cerebro.training.prober import MAX_PEOPLE, PARTICIPANT, Prober, ProbeScore
+from cerebro.training.prober import MAX_PEOPLE, PARTICIPANT, Predicted, Prober, ProbeScore
 from cerebro.training.probing import check_targets
 from cerebro.training.process import isolated_randomness
 from cerebro.training.score import root_device
@@ -26,6 +26,7 @@ from cerebro.training.seen import check_unseen
 from cerebro.training.stamp import PhaseData
 
 Side = Literal["val", "test"]
+Row = Literal["window", "recording"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class ProbeRun:
     targets : tuple of str
         Labels of windows, columns of the participants table, ``participant``.
     out : Path
-        Folder for ``probe_<side>.json`` and ``probe_<side>.npz``.
+        Folder for ``probe_<side>.json``, ``probe_<side>.npz`` and ``predictions_probe_<side>.npz``.
     side : {"val", "test"}
         Whom the probes are scored on; they are always fitted to training participants.
     max_windows : int
@@ -52,6 +53,9 @@ class ProbeRun:
         Accelerator and precision.
     allow_seen_participants : bool
         Score participants that went into the weights.
+    by : {"window", "recording"}
+        What a row is: a window, or a recording, whose embedding is the mean over its windows (of all its channels,
+        where windows hold one channel each).
     """
 
     targets: tuple[str, ...]
@@ -63,6 +67,7 @@ class ProbeRun:
     n_resamples: int = 2000
     seed: int = 0
     allow_seen_participants: bool = False
+    by: Row = "window"
 
     def __post_init__(self) -> None:
         if not self.targets:
@@ -105,20 +110,45 @@ def probe_checkpoint(build: Callable[[SignalSpec], Encoder], data: PhaseData, pa
             embed(encoder, data.evaluation_loader(side, run.max_windows), run.trainer.precision, f"embed {side}")
             for side in ("train", run.side)
         )
-        prober = Prober(data, train, held_out, run.n_resamples, run.max_people, run.seed)
-        scores, left_out = _probe_all(prober, run.targets)
+        if run.by == "recording":
+            train, held_out = pooled(train, "recording"), pooled(held_out, "recording")
+        prober = Prober(data, train, held_out, run.n_resamples, run.max_people, run.seed, run.by)
+        scores, predicted, left_out = _probe_all(prober, run.targets)
         if not scores:
             raise DataError("; ".join(f"{target}: {why}" for target, why in left_out.items()) + "; nothing was probed.")
         write_npz(run.out / f"probe_{run.side}.npz", _arrays(train, held_out, data))
+        write_npz(run.out / f"predictions_probe_{run.side}.npz", prediction_arrays(predicted, held_out, data))
         file = run.out / f"probe_{run.side}.json"
         write_json(file, _content(checkpoint, data, run, train, held_out, scores, left_out))
     lines.append(
-        f"{path} (phase {checkpoint.stamp.phase}): {len(train):,} training windows to fit to, {len(held_out):,} of "
-        f"{run.side} participants to score; embedding: mean token of a window, {train.feature.shape[1]} numbers"
+        f"{path} (phase {checkpoint.stamp.phase}): {len(train):,} training {run.by}s to fit to, {len(held_out):,} of "
+        f"{run.side} participants to score; embedding: {_embedding(run, train)}"
     )
     lines += [*table(scores), *notes(scores)]
     lines += [f"{target} left out: {why}" for target, why in left_out.items()]
-    return [*lines, f"{file} is written, the embeddings beside it"]
+    return [*lines, f"{file} is written, the embeddings and predictions beside it"]
+
+
+def prediction_arrays(
+    predicted: Mapping[str, Predicted],
+    held_out: Embedded,
+    data: PhaseData,
+    which: Literal["probe", "constant"] = "probe",
+) -> dict[str, Any]:
+    """Predictions of probes, or of the constants beside them, in the form of ``predictions_test.npz``.
+
+    A row for each of ``held_out``: ``participant`` by ``corpus:id``, ``target/<name>``, ``known/<name>`` (False where
+    nothing was predicted) and ``prediction/<name>``, of classes and people their numbers as int64.
+    """
+    keys = np.asarray(data.participant_keys(), np.str_)
+    arrays: dict[str, Any] = {"participant": keys[held_out.participant]}
+    for target, found in predicted.items():
+        values = found.prediction if which == "probe" else found.constant
+        known = np.zeros(len(held_out), bool)
+        truth, prediction = np.full(len(held_out), np.nan), np.zeros(len(held_out), values.dtype)
+        known[found.row], truth[found.row], prediction[found.row] = True, found.truth, values
+        arrays |= {f"known/{target}": known, f"target/{target}": truth, f"prediction/{target}": prediction}
+    return arrays
 
 
 def table(scores: Sequence[ProbeScore]) -> list[str]:
@@ -157,18 +187,20 @@ def notes(scores: Sequence[ProbeScore]) -> list[str]:
     ]
 
 
-def _probe_all(prober: Prober, targets: Sequence[str]) -> tuple[list[ProbeScore], dict[str, str]]:
-    """Scores by window and by participant, and why a target has none."""
+def _probe_all(prober: Prober, targets: Sequence[str]) -> tuple[list[ProbeScore], dict[str, Predicted], dict[str, str]]:
+    """Scores by row and by participant, what was predicted by row, and why a target has none."""
     scores: list[ProbeScore] = []
+    predicted: dict[str, Predicted] = {}
     left_out: dict[str, str] = {}
     for target in progress(targets, "probes", "target", stays=False):
         try:
-            scores.append(prober.by_window(target))
+            predicted[target] = found = prober.predict(target)
+            scores.append(prober.score(target, found, prober.level))
             of_people = prober.by_participant(target)
             scores += [] if of_people is None else [of_people]
         except DataError as error:
             left_out[target] = str(error).rstrip(".")
-    return scores, left_out
+    return scores, predicted, left_out
 
 
 def _load(encoder: Encoder, checkpoint: Checkpoint) -> None:
@@ -212,12 +244,19 @@ def _content(
         "seed": run.seed,
         "n_resamples": run.n_resamples,
         "max_windows": run.max_windows,
-        "n_windows": {"train": len(train), run.side: len(held_out)},
-        "embedding": f"mean token of a window over real channels and samples, {train.feature.shape[1]} numbers",
+        "by": run.by,
+        "asked": list(run.targets),
+        f"n_{run.by}s": {"train": len(train), run.side: len(held_out)},
+        "embedding": _embedding(run, train),
         "targets": targets,
         "left_out": left_out,
     }
     return content | ({"participant_rule": RULE, "max_people": run.max_people} if PARTICIPANT in targets else {})
+
+
+def _embedding(run: ProbeRun, train: Embedded) -> str:
+    pooling = "mean over the windows of a recording of the " if run.by == "recording" else ""
+    return f"{pooling}mean token of a window over real channels and samples, {train.feature.shape[1]} numbers"
 
 
 def _shown(value: float) -> str:

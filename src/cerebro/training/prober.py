@@ -17,10 +17,11 @@ from cerebro.metrics.bootstrap import (
     interval,
     nrmse_sums,
 )
+from cerebro.metrics.classification import predicted_classes
 from cerebro.metrics.identity import identify
 from cerebro.metrics.probe import fit_logistic, fit_ridge
 from cerebro.training.confounds import describe_confound, fit_confound
-from cerebro.training.embedding import Embedded
+from cerebro.training.embedding import Embedded, pooled
 from cerebro.training.stamp import PhaseData
 
 PARTICIPANT = "participant"
@@ -30,7 +31,8 @@ CLASSES = ("sex",)
 MAX_CLASSES = 10
 MAX_PEOPLE = 50
 Array = npt.NDArray[np.float64]
-Level = Literal["window", "participant"]
+Ints = npt.NDArray[np.int64]
+Level = Literal["window", "recording", "participant"]
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,8 @@ class ProbeScore:
     ----------
     target, metric : str
         ``nrmse`` (lower is better) of a number, ``balanced_accuracy`` (higher is better) of classes and people.
-    level : {"window", "participant"}
-        What a row of the fit is: a window, or the mean embedding of a participant's windows.
+    level : {"window", "recording", "participant"}
+        What a row of the fit is: a window, or the mean embedding of the windows of a recording or a participant.
     value : float
         Score on held-out participants.
     ci95 : (float, float)
@@ -56,7 +58,7 @@ class ProbeScore:
     n_undefined : int
         Draws of participants that left the score undefined (all labels equal), which the interval leaves out.
     n_fitted, n_scored : int
-        Windows, or participants at their level.
+        Rows: windows, recordings or participants.
     n_participants_fitted, n_participants : int
         Participants that it was fitted to, and scored on.
     note : str
@@ -84,8 +86,47 @@ class ProbeScore:
 
 
 @dataclass(frozen=True)
+class Predicted:
+    """What a probe says of held-out rows whose label is known.
+
+    Parameters
+    ----------
+    row : int64 (M,)
+        Their rows among all that are held out.
+    participant : int64 (M,)
+        Whose they are.
+    truth : array (M,)
+        Labels; of classes and people their numbers.
+    prediction, constant : array (M,)
+        What the probe says, and what the training mean (or one and the same class or person) would. Numbers are
+        float64, classes and people int64.
+    n_fitted, n_participants_fitted : int
+        Rows that it was fitted to, and of how many participants.
+    chance : float
+        One in so many classes or people; NaN of numbers.
+    note : str
+        What else there is to say.
+    """
+
+    row: Ints
+    participant: Ints
+    truth: Array
+    prediction: Array | Ints
+    constant: Array | Ints
+    n_fitted: int
+    n_participants_fitted: int
+    chance: float = float("nan")
+    note: str = ""
+
+    @property
+    def is_class(self) -> bool:
+        """Whether classes or people are named."""
+        return self.prediction.dtype.kind == "i"
+
+
+@dataclass(frozen=True)
 class Prober:
-    """Fits probes to the embeddings of training windows and scores them on those of held-out windows.
+    """Fits probes to the embeddings of training rows and scores them on those of held-out rows.
 
     Parameters
     ----------
@@ -99,6 +140,8 @@ class Prober:
         Candidates when the participant is probed; 0 = everyone.
     seed : int
         Seed of the draws and of the groups of participants that choose the penalty.
+    level : {"window", "recording"}
+        What the rows are; rows of recordings are made by `pooled`.
     """
 
     data: PhaseData
@@ -107,62 +150,88 @@ class Prober:
     n_resamples: int = 2000
     max_people: int = MAX_PEOPLE
     seed: int = 0
+    level: Level = "window"
     _keys: npt.NDArray[np.str_] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_keys", np.asarray(self.data.participant_keys(), np.str_))
 
-    def by_window(self, target: str) -> ProbeScore:
-        """Probe of a target with a row per window.
+    def by_row(self, target: str) -> ProbeScore:
+        """Probe of a target with a row per window, or per recording.
 
         Raises
         ------
         DataError
             If it cannot be fitted or scored.
         """
-        if target == PARTICIPANT:
-            return self._participant()
-        return self._fitted(target, "window", self.train, self.held_out)
+        return self.score(target, self.predict(target), self.level)
 
     def by_participant(self, target: str) -> ProbeScore | None:
-        """Probe with a row per participant, the mean over their windows; None for labels of windows and identity."""
+        """Probe with a row per participant, the mean over their rows; None for labels of windows and identity."""
         if target == PARTICIPANT or target not in self.data.participant_values((target,)):
             return None
-        return self._fitted(target, "participant", _of_people(self.train), _of_people(self.held_out))
+        found = self._fitted(target, pooled(self.train, "participant"), pooled(self.held_out, "participant"))
+        return self.score(target, found, "participant")
 
-    def _fitted(self, target: str, level: Level, train: Embedded, held_out: Embedded) -> ProbeScore:
+    def predict(self, target: str) -> Predicted:
+        """What the probe of a target says of held-out rows.
+
+        Raises
+        ------
+        DataError
+            If it cannot be fitted or scored.
+        """
+        return self._named() if target == PARTICIPANT else self._fitted(target, self.train, self.held_out)
+
+    def score(self, target: str, found: Predicted, level: Level) -> ProbeScore:
+        """Score of what a probe said, with its interval, and that of age and sex alone."""
+        value, ci95, n_undefined = self._score(found, found.prediction)
+        constant = found.chance if found.is_class else self._score(found, found.constant)[0]
+        confound, confound_ci95, note = float("nan"), (float("nan"), float("nan")), ""
+        if target != PARTICIPANT:
+            confound, confound_ci95, note = self._confound(target, found)
+        return ProbeScore(
+            target=target,
+            metric="balanced_accuracy" if found.is_class else "nrmse",
+            level=level,
+            value=value,
+            ci95=ci95,
+            constant=constant,
+            n_fitted=found.n_fitted,
+            n_scored=len(found.row),
+            n_participants_fitted=found.n_participants_fitted,
+            n_participants=len(np.unique(found.participant)),
+            confound=confound,
+            confound_ci95=confound_ci95,
+            n_undefined=n_undefined,
+            note=found.note or note,
+        )
+
+    def _fitted(self, target: str, train: Embedded, held_out: Embedded) -> Predicted:
         y, y_new = self._labels(target, train), self._labels(target, held_out)
         x, who = train.feature[np.isfinite(y)], train.participant[np.isfinite(y)]
-        x_new, who_new = held_out.feature[np.isfinite(y_new)], held_out.participant[np.isfinite(y_new)]
-        y, y_new = y[np.isfinite(y)], y_new[np.isfinite(y_new)]
+        row = np.flatnonzero(np.isfinite(y_new))
+        y, y_new = y[np.isfinite(y)], y_new[row]
         for side, labels in (("training", y), ("held-out", y_new)):
             if not len(labels):
                 raise DataError(f"no {side} window has a label {target!r}")
         is_class = holds_classes(target, y)
         people = [str(name) for name in self._keys[who]]
         fit = fit_logistic if is_class else fit_ridge
-        found = fit(x, y, people, seed=self.seed).predict(x_new)
-        value, ci95, n_undefined = self._score(is_class, who_new, y_new, found)
-        constant = 1 / len(np.unique(y_new)) if is_class else self._score(is_class, who_new, y_new, y.mean())[0]
-        confound, confound_ci95, note = self._confound(target, is_class, who_new, y_new)
-        return ProbeScore(
-            target=target,
-            metric="balanced_accuracy" if is_class else "nrmse",
-            level=level,
-            value=value,
-            ci95=ci95,
-            constant=constant,
+        found = fit(x, y, people, seed=self.seed).predict(held_out.feature[row])
+        one = np.bincount(y.astype(np.int64)).argmax() if is_class else y.mean()
+        return Predicted(
+            row=row,
+            participant=held_out.participant[row],
+            truth=y_new,
+            prediction=predicted_classes(found) if is_class else found,
+            constant=np.full(len(row), one),
             n_fitted=len(y),
-            n_scored=len(y_new),
             n_participants_fitted=len(np.unique(who)),
-            n_participants=len(np.unique(who_new)),
-            confound=confound,
-            confound_ci95=confound_ci95,
-            n_undefined=n_undefined,
-            note=note,
+            chance=1 / len(np.unique(y_new)) if is_class else float("nan"),
         )
 
-    def _participant(self) -> ProbeScore:
+    def _named(self) -> Predicted:
         rows = self.held_out
         found = identify(
             rows.feature,
@@ -172,21 +241,20 @@ class Prober:
             self.max_people,
             self.seed,
         )
-        truth, who = found.truth.astype(np.float64), rows.participant[found.row]
-        value, ci95, _ = self._score(True, who, truth, found.prediction)
+        who = rows.participant[found.row]
+        people = np.empty(found.n_people, np.int64)  # row of the participants table of each candidate
+        people[found.truth] = who
         left_out = f", {found.n_left_out} participants left out" if found.n_left_out else ""
-        return ProbeScore(
-            target=PARTICIPANT,
-            metric="balanced_accuracy",
-            level="window",
-            value=value,
-            ci95=ci95,
-            constant=1 / found.n_people,
+        return Predicted(
+            row=found.row,
+            participant=who,
+            truth=who.astype(np.float64),
+            prediction=people[found.prediction],
+            constant=np.full(len(who), people[0]),
             n_fitted=found.n_known,
-            n_scored=len(found.row),
             n_participants_fitted=found.n_people,
-            n_participants=found.n_people,
-            note=f"the same {found.n_people} people on both sides, windows apart in time{left_out}",
+            chance=1 / found.n_people,
+            note=f"the same {found.n_people} people on both sides, {self.level}s apart in time{left_out}",
         )
 
     def _labels(self, target: str, side: Embedded) -> Array:
@@ -196,29 +264,24 @@ class Prober:
             return np.asarray(of_people[target][side.participant], np.float64)
         return side.targets[target]
 
-    def _confound(
-        self, target: str, is_class: bool, who: npt.NDArray[np.int64], y: Array
-    ) -> tuple[float, tuple[float, float], str]:
+    def _confound(self, target: str, found: Predicted) -> tuple[float, tuple[float, float], str]:
         nothing = float("nan")
         try:
-            found = fit_confound(target, is_class, self.data)
+            alone = fit_confound(target, found.is_class, self.data)
         except DataError as error:
             return nothing, (nothing, nothing), f"no confound baseline: {str(error).rstrip('.')}"
-        if found is None:
+        if alone is None:
             return nothing, (nothing, nothing), ""
-        value, ci95, _ = self._score(is_class, who, y, found.prediction[who])
-        return value, ci95, f"confound baseline {describe_confound(found)}"
+        value, ci95, _ = self._score(found, alone.prediction[found.participant])
+        return value, ci95, f"confound baseline {describe_confound(alone)}"
 
-    def _score(
-        self, is_class: bool, who: npt.NDArray[np.int64], y: Array, p: npt.ArrayLike
-    ) -> tuple[float, tuple[float, float], int]:
-        """Score, interval, and how many draws left it undefined."""
-        names = [str(name) for name in self._keys[who]]
-        if is_class:
-            sums = balanced_error_sums(names, y, p)
-            value, (low, high), n_undefined = self._interval(sums)
+    def _score(self, found: Predicted, p: npt.NDArray[Any]) -> tuple[float, tuple[float, float], int]:
+        """Score of ``p``, its interval, and how many draws left it undefined."""
+        names = [str(name) for name in self._keys[found.participant]]
+        if found.is_class:
+            value, (low, high), n_undefined = self._interval(balanced_error_sums(names, found.truth, p))
             return 1 - value, (1 - high, 1 - low), n_undefined
-        return self._interval(nrmse_sums(names, y, np.broadcast_to(np.asarray(p, np.float64), y.shape)))
+        return self._interval(nrmse_sums(names, found.truth, p))
 
     def _interval(self, sums: ParticipantSums) -> tuple[float, tuple[float, float], int]:
         if not self.n_resamples:
@@ -233,16 +296,6 @@ def holds_classes(target: str, values: Array) -> bool:
         return target in CLASSES
     found = np.unique(values)
     return 2 <= len(found) <= MAX_CLASSES and np.array_equal(found, np.arange(len(found)))
-
-
-def _of_people(side: Embedded) -> Embedded:
-    """A row per participant: the mean over their windows."""
-    people, number = np.unique(side.participant, return_inverse=True)
-    total = np.zeros((len(people), side.feature.shape[1]))
-    np.add.at(total, number, side.feature)
-    mean = (total / np.bincount(number)[:, None]).astype(np.float32)
-    nobody = np.full(len(people), -1)
-    return Embedded(mean, nobody, nobody, people, {})
 
 
 def _plain(value: Any) -> Any:

@@ -80,7 +80,7 @@ class Probing(Callback):
         rows: dict[str, float] = {}
         for target in self.keys.targets:
             try:
-                score = prober.by_window(target)
+                score = prober.by_row(target)
             except DataError as error:
                 self._say_once(f"probe of {target} left out: {str(error).rstrip('.')}")
                 continue
