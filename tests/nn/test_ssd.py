@@ -107,6 +107,12 @@ def test_inputs_and_parameters_stay_as_they_were():
     assert all(torch.equal(value, old) for value, old in zip(inputs, before, strict=True))
 
 
+def test_a_batch_of_nothing_gives_nothing():
+    found = run(inputs_of(0, 5), is_plain=False)
+    assert found["scanned"].shape[:2] == (0, 5)
+    assert all(bool((found[name] == 0).all()) for name in NAMES)
+
+
 def test_gradients_can_be_had_once():
     tokens, *others = inputs_of(1, 9)
     loss = gated_scan(tokens.requires_grad_(), *others, EPS).sum()

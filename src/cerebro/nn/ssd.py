@@ -272,7 +272,7 @@ def _sum_to_end(d_total: Float[Tensor, "B T H"], d_end: Float[Tensor, "B J H"], 
 
 
 def _parts(n_batch: int) -> list[range]:
-    n_each = -(-n_batch // PARTS)
+    n_each = max(1, -(-n_batch // PARTS))
     return [range(first, min(first + n_each, n_batch)) for first in range(0, n_batch, n_each)]
 
 
