@@ -5,6 +5,7 @@ Units: ``EEGBatch.eeg`` is float32 microvolts. Positions are in metres, in the h
 """
 
 from dataclasses import dataclass, field, fields, replace
+from math import isfinite
 from typing import TypeVar
 
 import torch
@@ -49,6 +50,18 @@ class SignalSpec:
         if len(set(self.channels)) != len(self.channels):
             twice = sorted({name for name in self.channels if self.channels.count(name) > 1})
             raise ConfigError(f"channel names occur twice: {', '.join(twice)}; rename or drop one of each.")
+
+    def unplaced(self) -> str:
+        """Say which channels have no position (NaN, or the origin itself), for a message; empty where all have one."""
+        lost = [
+            name
+            for name, place in zip(self.channels, self.positions, strict=True)
+            if not all(map(isfinite, place)) or not any(place)
+        ]
+        if not lost:
+            return ""
+        some = f"{', '.join(lost[:5])}{f' and {len(lost) - 5} others' if len(lost) > 5 else ''}"
+        return f"{len(lost)} of {len(self.channels)} channels have no position ({some})"
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from math import isfinite
 from types import MappingProxyType
 from typing import Any
 
@@ -182,15 +181,8 @@ def _check_window(signal: SignalSpec, field: int, step: int) -> None:
 
 
 def _check_positions(signal: SignalSpec) -> None:
-    lost = [
-        name
-        for name, place in zip(signal.channels, signal.positions, strict=True)
-        if not all(map(isfinite, place)) or not any(place)
-    ]
-    if lost:
-        some = f"{', '.join(lost[:5])}{f' and {len(lost) - 5} others' if len(lost) > 5 else ''}"
+    if lost := signal.unplaced():
         raise ConfigError(
-            f"{len(lost)} of {len(signal.channels)} channels have no position ({some}), and the transformer of "
-            "SignalJEPA asks where each is; prepare the store with a montage that places them, drop them in "
-            "data.channels, or use PreLocal or PostLocal with depth: 0."
+            f"{lost}, and the transformer of SignalJEPA asks where each is; prepare the store with a montage that "
+            "places them, drop them in data.channels, or use PreLocal or PostLocal with depth: 0."
         )

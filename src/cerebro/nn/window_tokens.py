@@ -3,8 +3,6 @@
 A window of the papers on Mamba is a patch here: P samples of one channel.
 """
 
-from math import isfinite
-
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -139,14 +137,8 @@ def check_windows(signal: SignalSpec, patch_samples: int, model: str) -> None:
 
 
 def _check_positions(signal: SignalSpec) -> None:
-    lost = [
-        name
-        for name, place in zip(signal.channels, signal.positions, strict=True)
-        if not all(map(isfinite, place)) or not any(place)
-    ]
-    if lost:
-        some = f"{', '.join(lost[:5])}{f' and {len(lost) - 5} others' if len(lost) > 5 else ''}"
+    if lost := signal.unplaced():
         raise ConfigError(
-            f"{len(lost)} of {len(signal.channels)} channels have no position ({some}), and the code of place asks "
-            "where each is; prepare the store with a montage that places them, or drop them in data.channels."
+            f"{lost}, and the code of place asks where each is; prepare the store with a montage that places them, or "
+            "drop them in data.channels."
         )

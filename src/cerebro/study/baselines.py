@@ -5,7 +5,7 @@ shrinkage of the linear model are chosen on training participants left out of th
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -56,14 +56,19 @@ def baseline_path(folder: Path, baseline: str, run: str) -> Path:
 
 
 def baseline_runs(study: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(phase, run) of the final runs whose data the baselines share: first variant and seed, every fold."""
+    """(phase, run) of the final runs whose data the baselines share; see `runs_of_first`."""
+    return runs_of_first(study, study["final_phases"])
+
+
+def runs_of_first(study: Mapping[str, Any], phases: Collection[str]) -> list[tuple[str, str]]:
+    """(phase, run) of ``phases`` in the first variant and seed, every fold: baselines see the same data in all."""
     first = study["chains"][0]
     return [
         (phase, run)
         for chain in study["chains"]
         if (chain["variant"], chain["seed"]) == (first["variant"], first["seed"])
         for phase, run in chain["runs"].items()
-        if phase in study["final_phases"]
+        if phase in phases
     ]
 
 

@@ -17,7 +17,7 @@ from cerebro.dsp.spectrum import BANDS, band_power
 from cerebro.files import read_arrays, read_json, write_atomically
 from cerebro.progress import progress
 from cerebro.signal import EEGBatch
-from cerebro.study.baselines import MIN_POWER, open_data, save_arrays
+from cerebro.study.baselines import MIN_POWER, open_data, runs_of_first, save_arrays
 from cerebro.study.scores import Predictions, pool, read_predictions
 from cerebro.training.embedding import Embedded, pooled
 from cerebro.training.probe_report import prediction_arrays
@@ -59,23 +59,11 @@ def probe_baseline_predictions(study: Mapping[str, Any], folder: Path) -> dict[s
     models: dict[str, dict[str, list[Predictions]]] = {}
     for baseline in ("constant", *study["baselines"]):
         parts: dict[str, list[Predictions]] = {}
-        for phase, run in probed_runs(study):
+        for phase, run in runs_of_first(study, _probes(study)):
             for target, found in read_predictions(probe_baseline_path(folder, baseline, run)).items():
                 parts.setdefault(names[phase, target], []).append(found)
         models[baseline] = {name: [pool(found)] for name, found in parts.items()}
     return models
-
-
-def probed_runs(study: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(phase, run) of the probed runs whose data the baselines share: first variant and seed, every fold."""
-    first = study["chains"][0]
-    return [
-        (phase, run)
-        for chain in study["chains"]
-        if (chain["variant"], chain["seed"]) == (first["variant"], first["seed"])
-        for phase, run in chain["runs"].items()
-        if phase in _probes(study)
-    ]
 
 
 def probe_baseline_path(folder: Path, baseline: str, run: str) -> Path:
@@ -96,7 +84,7 @@ def make_probe_baselines(study: Mapping[str, Any], folder: Path, say: Callable[[
         Takes each line about the progress.
     """
     names = ("constant", *study["baselines"])
-    for phase, run in probed_runs(study):
+    for phase, run in runs_of_first(study, _probes(study)):
         probed = read_arrays(folder / run / PREDICTIONS)
         if all(_answers(probed, probe_baseline_path(folder, name, run)) for name in names):
             continue

@@ -494,32 +494,3 @@ def test_a_folder_without_files_is_one_line(tmp_path):
     write(tmp_path / "a.parquet", pd.DataFrame(windows())[:0])
     (finding,) = reader(tmp_path).scan().findings
     assert "holds no window" in finding.detail
-
-
-def cap(path, shift_mm=0.0):
-    """An electrode file of the four channels and the landmarks."""
-    places = {"LPA": (-80, 0, 0), "RPA": (80, 0, 0), "Nz": (0, 95, 0)}
-    places |= {"TP9": (-78, -20, 5), "AF7": (-55, 70, 30), "AF8": (55, 70, 30 + shift_mm), "TP10": (78, -20, 5)}
-    lines = ["UnitPosition mm", f"NumberPositions= {len(places)}", "Positions"]
-    path.write_text("\n".join([*lines, *(f"{name} : {x} {y} {z}" for name, (x, y, z) in places.items())]) + "\n")
-    return path
-
-
-def test_an_electrode_file_says_where_the_channels_are(tmp_path):
-    write(tmp_path / "files" / "a.parquet", windows())
-    at = {}
-    for number, shift_mm in enumerate((0.0, 10.0)):
-        mine = reader(tmp_path / "files", asa_path=cap(tmp_path / "own.elc", shift_mm))
-        build(mine, PLAN, tmp_path / f"store{number}")
-        (montage,) = Store.open(tmp_path / f"store{number}").montages
-        at[number] = dict(zip(montage.channels, montage.positions.tolist(), strict=True))
-    assert at[0].keys() == set(CHANNELS)
-    np.testing.assert_allclose(at[0]["AF7"], [-0.055, 0.070, 0.030], atol=1e-6)
-    np.testing.assert_allclose(at[1]["AF8"], [0.055, 0.070, 0.040], atol=1e-6)
-
-
-def test_an_electrode_file_that_is_not_there_or_lacks_an_electrode_is_one_line(tmp_path):
-    with pytest.raises(DataError, match=r"electrode file .*none\.elc does not exist; check the path"):
-        reader(tmp_path, asa_path=tmp_path / "none.elc")
-    write(tmp_path / "a.parquet", [row | {"Fpz": row["AF7"]} for row in windows()])
-    refused(tmp_path, "Fpz", asa_path=cap(tmp_path / "own.elc"))
