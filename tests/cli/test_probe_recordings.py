@@ -158,6 +158,7 @@ def test_the_random_encoder_stays_as_it_was_drawn() -> None:
     assert all(receipt["sha256_before"] == receipt["sha256_after"] for receipt in frozen if receipt)
 
 
+@pytest.mark.slow
 def test_other_probes_are_made_without_training_anew(capsys: pytest.CaptureFixture[str]) -> None:
     Path("other.yaml").write_text(yaml.safe_dump(recipe(["speed"])))
     before = {path: path.stat().st_mtime_ns for path in Path("study/phases").glob("*/run.json")}

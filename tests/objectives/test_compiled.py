@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 import torch
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SCRIPT = Path(__file__).parent / "support" / "one_graph.py"
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, bool], Any]:
     folder = tmp_path_factory.mktemp("graphs")
-    made = subprocess.run([sys.executable, str(SCRIPT), str(folder)], capture_output=True, text=True, timeout=250)
+    made = subprocess.run([sys.executable, str(SCRIPT), str(folder)], capture_output=True, text=True, timeout=800)
     assert made.returncode == 0, made.stderr
     read: dict[tuple[str, bool], Any] = torch.load(folder / "graphs.pt", weights_only=True)
     return read
