@@ -96,7 +96,7 @@ class Study:
         found = [next(filter(None, match.groups())) for match in STARTED.finditer(text)]
         if re.search(r"^phase 5 of 5.*reused", text, re.MULTILINE):
             return "results"
-        if found[-1:] == ["prepare"] and list(self.folder.glob("store/staging/seal-*")):
+        if found[-1:] == ["prepare"] and self._staged("seal-*"):
             return "seal"
         return (found[-1] if found[-1] in STAGES else "results") if found else ""
 
@@ -106,7 +106,13 @@ class Study:
 
     def n_pieces(self) -> int:
         """Prepared recordings that are finished."""
-        return len(list(self.folder.glob("store/staging/*.json")))
+        return len(self._staged("*.json"))
+
+    def _staged(self, pattern: str) -> list[Path]:
+        """Files in the staging folder, which the build takes away when it is done, in the middle of a look too."""
+        with contextlib.suppress(FileNotFoundError):
+            return list(self.folder.glob(f"store/staging/{pattern}"))
+        return []
 
     def last_save(self, phase: str) -> int:
         """When a phase wrote its last checkpoint; 0 if it has none."""
@@ -124,7 +130,7 @@ class Study:
     def note_finished(self) -> None:
         """Remember when each finished piece of work was written."""
         phases = self.folder / "study" / "phases"
-        finished = [*self.folder.glob("store/staging/*.json"), *self.folder.glob("store/manifest.json")]
+        finished = [*self._staged("*.json"), *self.folder.glob("store/manifest.json")]
         for record in self.folder.glob("cohort/.simulation/*task-*.json"):
             participant = record.name.split("_")[0]
             finished += [record, self.folder / "cohort" / participant / "eeg" / f"{record.stem}_eeg.bdf"]
