@@ -102,8 +102,8 @@ def test_a_bad_recording_is_one_line_of_the_report_and_the_build_goes_on(here, n
     lines = [line for line in output.out.splitlines() if message in line]
     assert len(lines) == 1
     assert "recordings/a.set" in lines[0]
-    assert "cerebro:" not in output.err  # a bar at most, where the machine is slow
-    assert "Traceback" not in output.err
+    said = [line for line in output.err.splitlines() if not line.endswith(" left")]
+    assert said == []  # but for the lines of progress that a slow machine gets
     assert "8.3% of the recordings failed, more than max_failed_share=0.05" in output.out
     report = json.loads((here / "store/build_report.json").read_text())
     assert (report["read"], report["failed"]) == (11, 1)

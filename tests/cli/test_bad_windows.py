@@ -144,8 +144,8 @@ def test_a_bad_file_is_one_line_of_the_report_and_the_others_go_on(name, capsys)
     lines = [line for line in output.out.splitlines() if message in line]
     assert len({line.split(": ", 1)[-1] for line in lines}) == 1
     assert "a.parquet" in lines[0]
-    assert "cerebro:" not in output.err  # a bar at most, where the machine is slow
-    assert "Traceback" not in output.err
+    said = [line for line in output.err.splitlines() if not line.endswith(" left")]
+    assert said == []  # but for the lines of progress that a slow machine gets
     report = json.loads(Path("store/build_report.json").read_text())
     assert (report["read"], report["failed"]) == (11, 1)
     assert len(ChannelSequences().table(Store.open(Path("store")))[0]) == 11 * 4
