@@ -109,7 +109,7 @@ class ToyObjective(Objective):
             with torch.no_grad():
                 next(encoder.parameters()).add_(1e-3)
 
-    def predict(self, encoder: Encoder, batch: EEGBatch) -> Mapping[str, Tensor]:
+    def predict(self, encoder: Encoder, batch: EEGBatch, tokens: Tensor | None = None) -> Mapping[str, Tensor]:
         value = self.readout(encoder, batch)[:, 0] + self.centre
         return {"y": value, "sex": torch.stack([-value, value], dim=1).softmax(dim=1)}
 

@@ -102,8 +102,20 @@ class Objective(nn.Module, ABC):
     def after_step(self, encoder: Encoder, progress: float) -> None:
         """Run after each optimiser step; ``progress`` in [0, 1] is the share of the phase that is done."""
 
-    def predict(self, encoder: Encoder, batch: EEGBatch) -> Mapping[str, Tensor]:
-        """Predictions by target: (B,) values of a regression, (B, K) probabilities of a classification; {} if none."""
+    def predict(self, encoder: Encoder, batch: EEGBatch, tokens: Tensor | None = None) -> Mapping[str, Tensor]:
+        """Predictions by target: (B,) values of a regression, (B, K) probabilities of a classification; {} if none.
+
+        ``tokens`` are ``encoder(batch)`` where the caller has them already.
+        """
+        return {}
+
+    def predict_windows(
+        self, encoder: Encoder, batch: EEGBatch, tokens: Tensor | None = None
+    ) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """Predictions of the windows within each row, by target: probabilities (B, N, K), and which are real (B, N).
+
+        Empty where the head does not predict single windows.
+        """
         return {}
 
     def represent(self, encoder: Encoder, batch: EEGBatch) -> Mapping[str, Tensor]:

@@ -142,9 +142,9 @@ class Supervised(Objective):
         return F.huber_loss(outputs[:, 0], wanted, reduction="none")
 
     @torch.no_grad()
-    def predict(self, encoder: Encoder, batch: EEGBatch) -> Mapping[str, Tensor]:
+    def predict(self, encoder: Encoder, batch: EEGBatch, tokens: Tensor | None = None) -> Mapping[str, Tensor]:
         """Prediction in the target's unit (B,), or probabilities of the classes (B, K)."""
-        outputs = self.readout(encoder, batch).float()
+        outputs = self.readout(encoder, batch, tokens).float()
         if self.kind == "classification":
             return {self.target: outputs.softmax(dim=-1)}
         return {self.target: outputs[:, 0] * self.target_sd + self.target_mean}

@@ -93,9 +93,21 @@ class WeightedSum(Objective):
         for _, term in self._terms():
             term.after_step(encoder, progress)
 
-    def predict(self, encoder: Encoder, batch: EEGBatch) -> Mapping[str, Tensor]:
+    def predict(self, encoder: Encoder, batch: EEGBatch, tokens: Tensor | None = None) -> Mapping[str, Tensor]:
         """Predictions of all terms."""
-        return {target: value for _, term in self._terms() for target, value in term.predict(encoder, batch).items()}
+        found: dict[str, Tensor] = {}
+        for _, term in self._terms():
+            found.update(term.predict(encoder, batch, tokens))
+        return found
+
+    def predict_windows(
+        self, encoder: Encoder, batch: EEGBatch, tokens: Tensor | None = None
+    ) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """Predictions of single windows of all terms."""
+        found: dict[str, tuple[Tensor, Tensor]] = {}
+        for _, term in self._terms():
+            found.update(term.predict_windows(encoder, batch, tokens))
+        return found
 
     def represent(self, encoder: Encoder, batch: EEGBatch) -> Mapping[str, Tensor]:
         """Vectors of all terms, as ``term/name``."""
