@@ -102,8 +102,8 @@ def stored_as_is(plan: Processing) -> Preprocessing:
 def _log(recordings: Recordings, made: Primary) -> None:
     if not recordings.mlflow.enabled:
         return
+    from cerebro.training.commit import git_commit
     from cerebro.training.data_set import LoggedDataSet, log_data_set
-    from cerebro.training.stamp import git_commit  # takes torch
 
     report, plan = made.report, made.plan
     label = label_content(recordings.label)

@@ -1,8 +1,8 @@
 """Features of every window of a primary data set, as one Parquet file with the same rows in the same order."""
 
+import contextlib
 import hashlib
 import importlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,16 +11,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 from joblib import Parallel, delayed
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from cerebro.data.pieces import code_hash
 from cerebro.data.primary_build import INTERIM, Primary
-from cerebro.data.primary_pieces import METADATA, damaged, parquet_options, read_windows
 from cerebro.data.primary_table import Run, write_table
+from cerebro.data.window_files import SUFFIX, read_columns, read_content, write_columns
 from cerebro.errors import DataError
-from cerebro.files import lock_folder, remove_orphans, write_atomically
+from cerebro.files import lock_folder, remove_orphans
 from cerebro.progress import progress
 
 FEATURES = Path("processed/features/full")
@@ -55,7 +54,7 @@ def make_features(primary: Primary, out: Path, jobs: int = 1) -> tuple[Path, int
         remove_orphans(out / FEATURES)
         keys = [hashlib.sha256(f"{run.piece_key}{code}".encode()).hexdigest() for run in primary.runs]
         runs = [
-            replace(run, piece=folder / f"{run.piece.stem.rpartition('_')[0]}_{key[:16]}.parquet", piece_key=key)
+            replace(run, piece=folder / f"{run.piece.stem.rpartition('_')[0]}_{key[:16]}{SUFFIX}", piece_key=key)
             for run, key in zip(primary.runs, keys, strict=True)
         ]
         missing = [
@@ -70,13 +69,13 @@ def make_features(primary: Primary, out: Path, jobs: int = 1) -> tuple[Path, int
         done = Parallel(n_jobs=max(1, min(jobs, len(missing))), return_as="generator")(tasks)
         for _ in progress(done, "features", "recording", len(missing)):
             pass
-        names = [name for name in pq.read_schema(runs[0].piece).names if name not in IDS]
+        names = [name for name in read_columns(runs[0].piece).column_names if name not in IDS]
         path = out / FEATURES / f"{primary.name}_features_dataset.parquet"
         labels = sorted({name for run in runs for name in run.labels})
         content = {"channels": list(channels), "features": names, "processing": primary.plan.plain()}
         write_table(path, runs, names, labels, content, "write features")
         kept = {run.piece.name for run in runs}
-        for stale in folder.glob("*.parquet"):
+        for stale in folder.glob(f"*{SUFFIX}"):
             if stale.name not in kept and stale.stem.rpartition("_")[0] in {run.piece.stem[:-17] for run in runs}:
                 stale.unlink()
     return path, len(names)
@@ -87,7 +86,7 @@ Features = Callable[[npt.NDArray[np.float32], float, Sequence[str]], Mapping[str
 
 def _write(feature_table: Features, source: Path, run: Run, sfreq: float, channels: Sequence[str]) -> None:
     """Features of one recording, in a file of its own."""
-    windows = read_windows(source)
+    windows = read_columns(source)
     n_windows = len(windows)
     samples = [windows.column(name).combine_chunks().flatten().to_numpy().reshape(n_windows, -1) for name in channels]
     with threadpool_limits(1):  # sums in one order whatever the number of threads
@@ -97,14 +96,12 @@ def _write(feature_table: Features, source: Path, run: Run, sfreq: float, channe
         raise DataError(f"feature {wrong[0]} of {run.key} is not one number for each of {n_windows} windows.")
     columns: dict[str, Any] = {name: windows.column(name) for name in IDS}
     columns |= {name: pa.array(np.asarray(values, np.float64)) for name, values in features.items()}
-    table = pa.table(columns).replace_schema_metadata({METADATA: json.dumps({"piece_key": run.piece_key}).encode()})
-    write_atomically(run.piece, lambda file: pq.write_table(table, file, **parquet_options()), table.nbytes)
+    write_columns(run.piece, columns, {"piece_key": run.piece_key})
 
 
 def _is_of(path: Path, piece_key: str) -> bool:
     if not path.is_file():
         return False
-    try:
-        return bool(json.loads((pq.read_schema(path).metadata or {})[METADATA])["piece_key"] == piece_key)
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        raise damaged(path, error) from None
+    with contextlib.suppress(DataError):
+        return bool(read_content(path).get("piece_key") == piece_key)
+    return False

@@ -1,4 +1,4 @@
-"""The windowed intermediate: one Parquet file per recording, found again by a hash of all that it depends on.
+"""The windowed intermediate: one Arrow file per recording, found again by a hash of all that it depends on.
 
 A file is named after its recording and a hash of the source's bytes, the processing, the reader's settings and the code
 that did the work. It bears a row per window: ``parent_window_id, sub_window_id, window_start, window_end`` and a list
@@ -13,9 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 import cerebro.data.primary
 import cerebro.data.processing
@@ -26,10 +24,9 @@ from cerebro.data.readers.base import Entry, Finding, Reader, Skip
 from cerebro.data.source_checksums import RULE_DIFFERS, recording_problem
 from cerebro.data.source_files import hash_sources
 from cerebro.data.watchdog import limited, was_ended
+from cerebro.data.window_files import SUFFIX, damaged, list_column, read_content, write_columns
 from cerebro.errors import CerebroError, DataError
-from cerebro.files import write_atomically
 
-METADATA = b"cerebro"  # key of a Parquet schema's metadata, whose value is JSON
 NAME_LETTERS, KEY_LETTERS = 80, 16  # of a recording and of its hash in the name of a file
 
 
@@ -149,54 +146,20 @@ def read_record(path: Path) -> WindowedRecord:
         If it is damaged.
     """
     try:
-        content = json.loads((pq.read_schema(path).metadata or {})[METADATA])
+        content = read_content(path)
         findings = tuple(Finding(**finding) for finding in content["findings"])
         return WindowedRecord(**{**content, "channels": tuple(content["channels"]), "findings": findings})
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise damaged(path, error) from None
-
-
-def read_windows(path: Path) -> Any:
-    """Arrow table of a file's windows, its pages verified.
-
-    Raises
-    ------
-    DataError
-        If it is damaged.
-    """
-    try:
-        return pq.read_table(path, page_checksum_verification=True, partitioning=None)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise damaged(path, error) from None
-
-
-def damaged(path: Path, error: Exception) -> DataError:
-    """What to say of a file of our own that cannot be read."""
-    return DataError(
-        f"{path} is damaged ({' '.join(str(error).split())[:120]}); remove it and run the same command again, it makes "
-        "what is missing."
-    )
-
-
-def list_column(samples: "np.ndarray[Any, Any]") -> Any:
-    """Arrow column of a list of samples for each window, of float32 (N, L)."""
-    n_windows, length = samples.shape
-    starts = pa.array(np.arange(n_windows + 1, dtype=np.int32) * length)
-    return pa.ListArray.from_arrays(starts, pa.array(np.ascontiguousarray(samples).ravel()))
-
-
-def parquet_options() -> dict[str, Any]:
-    """How every file here is written: floats neither in dictionaries nor squeezed, pages with checksums."""
-    return {"use_dictionary": False, "compression": "none", "write_page_checksum": True, "write_statistics": False}
 
 
 def remove_stale(folder: Path, kept: Sequence[str]) -> int:
     """Remove files of the recordings in ``kept`` that another processing, or another state of the source, left."""
-    recordings = {name[: -KEY_LETTERS - len("_.parquet")] for name in kept}
+    recordings = {name[: -KEY_LETTERS - len(f"_{SUFFIX}")] for name in kept}
     stale = [
         path
-        for path in folder.glob("*.parquet")
-        if path.name not in kept and path.name[: -KEY_LETTERS - len("_.parquet")] in recordings
+        for path in folder.glob(f"*{SUFFIX}")
+        if path.name not in kept and path.name[: -KEY_LETTERS - len(f"_{SUFFIX}")] in recordings
     ]
     for path in stale:
         path.unlink(missing_ok=True)
@@ -204,9 +167,9 @@ def remove_stale(folder: Path, kept: Sequence[str]) -> int:
 
 
 def _file_name(key: str, piece_key: str) -> str:
-    """``<recording>_<hash>.parquet``; of a long name the end is kept, which tells recordings apart."""
+    """``<recording>_<hash>.arrow``; of a long name the end is kept, which tells recordings apart."""
     plain = re.sub(r"[^A-Za-z0-9._-]", "-", key)[-NAME_LETTERS:].lstrip(".")
-    return f"{plain}_{piece_key[:KEY_LETTERS]}.parquet"
+    return f"{plain}_{piece_key[:KEY_LETTERS]}{SUFFIX}"
 
 
 def _is_of(path: Path, piece_key: str) -> bool:
@@ -227,6 +190,4 @@ def _write(path: Path, record: WindowedRecord, done: Windowed | None) -> None:
         }
         for number, name in enumerate(done.channels):
             columns[name] = list_column(done.eeg[:, number])
-    text = json.dumps(asdict(record), sort_keys=True)
-    table = pa.table(columns).replace_schema_metadata({METADATA: text.encode()})
-    write_atomically(path, lambda file: pq.write_table(table, file, **parquet_options()), table.nbytes)
+    write_columns(path, columns, asdict(record))

@@ -16,12 +16,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cerebro.data.primary_pieces import METADATA, damaged, parquet_options, read_windows
+from cerebro.data.window_files import METADATA, damaged, read_columns
 from cerebro.errors import DataError
 from cerebro.files import write_atomically
 from cerebro.progress import progress
 
 IDS = ("Participant", "run", "parent_window_id", "sub_window_id")
+# Floats neither in dictionaries nor squeezed, which costs time and gains nothing; pages with checksums.
+OPTIONS: dict[str, Any] = {
+    "use_dictionary": False,
+    "compression": "none",
+    "write_page_checksum": True,
+    "write_statistics": False,
+}
 FIXED = ("Participant", "Remission", "run", "parent_window_id", "sub_window_id", "window_start", "window_end")
 
 
@@ -105,7 +112,7 @@ def write_table(
         for run in progress(runs, what, "recording"):
             table = _with_ids(run, columns, labels).replace_schema_metadata(metadata)
             if writer is None:
-                writer = pq.ParquetWriter(file, table.schema, **parquet_options())
+                writer = pq.ParquetWriter(file, table.schema, **OPTIONS)
             writer.write_table(table, row_group_size=max(1, len(table)))
         assert writer is not None  # there is a run
         writer.close()
@@ -162,7 +169,7 @@ def _ids_by_group(path: Path) -> Iterator[list[tuple[str, int, int, int]]]:
 
 def _with_ids(run: Run, columns: Sequence[str], labels: Sequence[str]) -> Any:
     """Table of one run with every column of the data set."""
-    windows = read_windows(run.piece)
+    windows = read_columns(run.piece)
     n = len(windows)
     found: dict[str, Any] = {
         "Participant": pa.array([run.participant] * n, pa.string()),
