@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,12 +15,20 @@ from cerebro.encoders.signal_jepa import SignalJEPA
 from cerebro.readouts import Contextual, LinearReadout, MLPReadout, PostLocal, PreLocal, Readout
 from cerebro.signal import SignalSpec
 
-EXAMPLES: dict[str, Callable[[Encoder, SignalSpec, int], Readout]] = {
-    "Contextual": Contextual,
-    "LinearReadout": LinearReadout,
-    "MLPReadout": MLPReadout,
-    "PostLocal": PostLocal,
-    "PreLocal": PreLocal,
+Build = Callable[[Encoder, SignalSpec, int], Readout]
+EXAMPLES: dict[str, list[Build]] = {
+    "Contextual": [Contextual],
+    "LinearReadout": [LinearReadout],
+    "MLPReadout": [
+        MLPReadout,
+        partial(MLPReadout, over_channels="attention", over_windows="attention"),
+        partial(MLPReadout, over_channels="concat", over_windows="statistics"),
+        partial(MLPReadout, over_channels="mean", over_windows="vote"),
+        partial(MLPReadout, over_channels="attention", over_windows="vote"),
+        partial(MLPReadout, over_channels="concat", over_windows="vote"),
+    ],
+    "PostLocal": [PostLocal],
+    "PreLocal": [PreLocal],
 }
 
 
@@ -36,13 +45,15 @@ ENCODERS: dict[str, Callable[[SignalSpec], Encoder]] = {
     "PreLocal": convolutions,
 }  # or LaBraM
 FINAL = [cls for cls in Readout.__subclasses__() if cls.__module__.startswith("cerebro.")]
+CASES = [(cls, i) for cls in FINAL for i in range(max(1, len(EXAMPLES.get(cls.__name__, []))))]
 
 
-@pytest.fixture(params=FINAL, ids=lambda cls: cls.__name__)
+@pytest.fixture(params=CASES, ids=lambda case: f"{case[0].__name__}-{case[1]}")
 def built(request: pytest.FixtureRequest, example_of: Any, toy_signal: SignalSpec) -> tuple[Encoder, Readout]:
+    cls, number = request.param
     torch.manual_seed(0)
-    encoder = ENCODERS.get(request.param.__name__, labram)(toy_signal)
-    return encoder, example_of(EXAMPLES, request.param)(encoder, toy_signal, 3)
+    encoder = ENCODERS.get(cls.__name__, labram)(toy_signal)
+    return encoder, example_of(EXAMPLES, cls)[number](encoder, toy_signal, 3)
 
 
 def test_there_is_one_row_of_outputs_per_window(built: tuple[Encoder, Readout], toy_eeg: Any) -> None:
@@ -55,7 +66,24 @@ def test_the_gradient_reaches_every_parameter(built: tuple[Encoder, Readout], to
     encoder, readout = built
     readout(encoder, toy_eeg(4)).square().sum().backward()
     assert [name for name, parameter in readout.named_parameters() if parameter.grad is None] == []
+    assert [name for name, parameter in readout.named_parameters() if not bool(parameter.grad.any())] == []  # type: ignore[union-attr]
     assert any(parameter.grad is not None for parameter in encoder.parameters())
+
+
+def test_the_outputs_of_windows_are_there_if_it_says_so(built: tuple[Encoder, Readout], toy_eeg: Any, pad: Any) -> None:
+    encoder, readout = built
+    encoder.eval()
+    readout.eval()
+    batch = toy_eeg(3)
+    if not readout.predicts_windows:
+        with pytest.raises(NotImplementedError, match=f"{type(readout).__name__} does not predict single windows"):
+            readout.window_outputs(encoder, batch)
+        return
+    with torch.no_grad():
+        outputs = readout.window_outputs(encoder, batch)
+        assert outputs.shape == (3, encoder.n_patches(batch.eeg.shape[-1]), 3)
+        padded = readout.window_outputs(encoder, pad(batch))[:, : outputs.shape[1]]
+        torch.testing.assert_close(padded, outputs, rtol=1e-4, atol=1e-5)
 
 
 def test_tokens_handed_in_are_used_if_it_says_so(built: tuple[Encoder, Readout], toy_eeg: Any) -> None:

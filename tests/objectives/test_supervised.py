@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from cerebro.encoders.labram import LaBraM
 from cerebro.errors import ConfigError, DataError
 from cerebro.objectives.supervised import Supervised
-from cerebro.readouts import LinearReadout
+from cerebro.readouts import LinearReadout, MLPReadout
 from cerebro.signal import EEGBatch, SignalSpec
 
 
@@ -90,6 +91,48 @@ def test_class_predictions_are_probabilities(toy_signal: SignalSpec, toy_eeg: An
     predicted = objective.predict(encoder, toy_eeg(4))["state"]
     assert predicted.shape == (4, 3)
     torch.testing.assert_close(predicted.sum(dim=-1), torch.ones(4))
+
+
+VOTE = {
+    "target": "state",
+    "kind": "classification",
+    "readout": partial(MLPReadout, over_windows="vote", dropout=0.0),
+}
+
+
+def test_the_loss_of_a_vote_is_the_cross_entropy_of_the_mean_probability(toy_signal: SignalSpec, toy_eeg: Any) -> None:
+    encoder, objective = build(toy_signal, **VOTE)
+    batch = labelled(toy_eeg(4), [0.0, 1.0, 1.0, 0.0], [True, True, True, False], "state")
+    batch = replace(batch, n_valid=torch.tensor([200, 100, 200, 200]), is_padded=True)
+    probability, is_real = objective.predict_windows(encoder, batch)["state"]
+    assert probability.shape == (4, 2, 2)
+    assert is_real.tolist() == [[True, True], [True, False], [True, True], [True, True]]
+    torch.testing.assert_close(probability.sum(dim=-1), torch.ones(4, 2))
+    mean = torch.stack([row[real].mean(dim=0) for row, real in zip(probability, is_real, strict=True)])
+    torch.testing.assert_close(objective.predict(encoder, batch)["state"], mean)
+    expected = -mean[[0, 1, 2], [0, 1, 1]].log().mean()
+    torch.testing.assert_close(objective(encoder, batch).total.detach(), expected)
+    tokens = encoder(batch)
+    torch.testing.assert_close(objective.predict_windows(encoder, batch, tokens)["state"][0], probability)
+
+
+def test_single_windows_are_predicted_by_a_vote_alone(toy_signal: SignalSpec, toy_eeg: Any) -> None:
+    encoder, objective = build(toy_signal, target="state", kind="classification", readout=MLPReadout)
+    assert objective.predict_windows(encoder, toy_eeg(2)) == {}
+    encoder, objective = build(toy_signal)
+    assert objective.predict_windows(encoder, toy_eeg(2)) == {}
+    with pytest.raises(ConfigError, match=r"this head has one output; set over_windows to mean"):
+        build(toy_signal, readout=VOTE["readout"])
+
+
+def test_training_labels_of_one_class_are_refused_with_what_was_found(toy_signal: SignalSpec, toy_eeg: Any) -> None:
+    encoder, objective = build(toy_signal, target="state", kind="classification")
+    batch = labelled(toy_eeg(3), [1.0, 1.0, 0.0], [True, True, False], "state")
+    with pytest.raises(
+        DataError, match=r"all 4 training samples .* 'state' are of class 1, .*check the table"
+    ) as error:
+        objective.start(encoder, [batch, batch])
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(("loss", "expected"), [("mse", 9.0), ("l1", 3.0), ("huber", 2.5)])

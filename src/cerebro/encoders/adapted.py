@@ -85,6 +85,10 @@ class AdaptedEncoder(Encoder):
         """Tokens made of real samples; none in a window without a real channel."""
         return self.encoder.valid(self._outline(batch))
 
+    def token_channels(self, batch: EEGBatch) -> Int64[Tensor, "B O"]:
+        """The target's electrodes in their order, whatever the recording has."""
+        return self._outline(batch).channel
+
     def adapt(self, batch: EEGBatch) -> EEGBatch:
         """The batch as a recording of the target montage."""
         return replace(self._outline(batch), eeg=self.adapter(batch.eeg, batch.channel, batch.n_valid))

@@ -60,6 +60,10 @@ class Encoder(nn.Module, ABC):
         end = torch.arange(n, device=batch.eeg.device) * self.patch_stride + self.patch_samples  # (N,)
         return (batch.channel >= 0)[:, :, None] & (end[None, None, :] <= batch.n_valid[:, None, None])
 
+    def token_channels(self, batch: EEGBatch) -> Int64[Tensor, "B C"]:
+        """Row of ``self.signal.channels`` of each row of tokens, -1 = padding: which electrode a token is of."""
+        return batch.channel
+
     @abstractmethod
     def embed(self, batch: EEGBatch) -> Float[Tensor, "B C N D"]:
         """Local tokens of each patch, without positions and without a look at other patches."""

@@ -106,6 +106,12 @@ class Supervised(Objective):
                     f"labels of {self.target!r} must be whole numbers from 0 to {self.n_classes - 1}, found {found}; "
                     "set n_classes, or kind to regression."
                 )
+            if bool(values.min() == values.max()):
+                raise DataError(
+                    f"all {len(values):,} training samples with a label {self.target!r} are of class "
+                    f"{int(values[0])}, and a classification needs two or more; check the table of labels, take "
+                    "another data.split.seed or a smaller val_ratio and test_ratio, or prepare more participants."
+                )
             if self.class_weights == "balanced":
                 counts = torch.bincount(values.long(), minlength=self.n_classes)
                 self.class_weight.copy_(len(values) / (self.n_classes * counts.clamp(min=1)))
@@ -148,6 +154,16 @@ class Supervised(Objective):
         if self.kind == "classification":
             return {self.target: outputs.softmax(dim=-1)}
         return {self.target: outputs[:, 0] * self.target_sd + self.target_mean}
+
+    @torch.no_grad()
+    def predict_windows(
+        self, encoder: Encoder, batch: EEGBatch, tokens: Tensor | None = None
+    ) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """Probabilities of the classes by window (B, N, K) and which windows are real (B, N); {} unless they vote."""
+        if self.kind != "classification" or not self.readout.predicts_windows:
+            return {}
+        outputs = self.readout.window_outputs(encoder, batch, tokens).float()
+        return {self.target: (outputs.softmax(dim=-1), encoder.valid(batch).any(dim=1))}
 
     @torch.no_grad()
     def showcase(self, encoder: Encoder, batch: EEGBatch) -> Mapping[str, Tensor]:

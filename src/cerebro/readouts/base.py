@@ -18,6 +18,7 @@ class Readout(nn.Module, ABC):
     """
 
     reads_tokens: bool = True  # False where a readout cannot use the encoder's tokens
+    predicts_windows: bool = False  # True where the outputs of a row are a vote of its windows, see window_outputs
 
     def __init__(self, encoder: Encoder, signal: SignalSpec, n_outputs: int) -> None:
         super().__init__()
@@ -28,3 +29,12 @@ class Readout(nn.Module, ABC):
         self, encoder: Encoder, batch: EEGBatch, tokens: Float[Tensor, "B C N D"] | None = None
     ) -> Float[Tensor, "B O"]:
         """Outputs, one row per window."""
+
+    def window_outputs(
+        self, encoder: Encoder, batch: EEGBatch, tokens: Float[Tensor, "B C N D"] | None = None
+    ) -> Float[Tensor, "B N O"]:
+        """Outputs of each of the N windows (patches) within a row, where the readout ``predicts_windows``.
+
+        Those of windows that are padding mean nothing: ``encoder.valid(batch).any(dim=1)`` says which are real.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not predict single windows")

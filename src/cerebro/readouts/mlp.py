@@ -1,34 +1,87 @@
-"""Two layers on the mean token."""
+"""Two layers on pooled tokens: how the windows and channels of a sample become one prediction."""
 
-from jaxtyping import Float
+from typing import Literal
+
+from einops import rearrange
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from cerebro.encoders.base import Encoder
-from cerebro.nn.pooling import mean_over_valid
+from cerebro.errors import ConfigError
+from cerebro.nn.pooling import (
+    AttentionPooling,
+    by_channel,
+    log_mean_probability,
+    mean_and_deviation,
+    mean_of,
+    mean_over_valid,
+)
 from cerebro.readouts.base import Readout
 from cerebro.signal import EEGBatch, SignalSpec
 
+OverChannels = Literal["mean", "attention", "concat"]
+OverWindows = Literal["mean", "attention", "statistics", "vote"]
+
 
 class MLPReadout(Readout):
-    """Mean of the valid tokens, LayerNorm, Dropout, Linear(d, d/2), GELU, Dropout, Linear(d/2, outputs); Xavier start.
+    """Pooled tokens, LayerNorm, Dropout, Linear(., d/2), GELU, Dropout, Linear(d/2, outputs); Xavier start.
+
+    Tokens are pooled over the windows (patches) of each channel first, then over channels; padding takes no part. By
+    default both are means, together the mean of all valid tokens of width d.
 
     Parameters
     ----------
     encoder, signal
         What it reads from.
     n_outputs : int
-        Outputs O.
+        Outputs O; 2 or more where windows vote.
     dropout : float
         Dropout before each linear layer, in [0, 1).
+    over_channels : {"mean", "attention", "concat"}
+        ``attention``: a weighted mean with learned weights (Ilse, Tomczak & Welling 2018, arXiv:1802.04712).
+        ``concat``: side by side, in the order of the encoder's channels and not of the batch, so that left and right
+        are told apart; zeros where a recording lacks one. Such a head is bound to these channels.
+    over_windows : {"mean", "attention", "statistics", "vote"}
+        ``attention``: as of channels. ``statistics``: mean and standard deviation side by side (Snyder et al. 2018,
+        doi:10.1109/ICASSP.2018.8461375), which keeps the power that a mean over random phases cancels. ``vote``: the
+        head predicts every window from its channels, and the sample's prediction is the logarithm of the mean of the
+        windows' probabilities.
+
+    Raises
+    ------
+    ConfigError
+        If windows are to vote with one output: a vote is one of probabilities of classes.
     """
 
-    def __init__(self, encoder: Encoder, signal: SignalSpec, n_outputs: int, dropout: float = 0.1) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        signal: SignalSpec,
+        n_outputs: int,
+        dropout: float = 0.1,
+        over_channels: OverChannels = "mean",
+        over_windows: OverWindows = "mean",
+    ) -> None:
         super().__init__(encoder, signal, n_outputs)
+        if over_windows == "vote" and n_outputs < 2:
+            raise ConfigError(
+                "over_windows: vote is a mean of the windows' probabilities of classes, and this head has one output; "
+                "set over_windows to mean, attention or statistics, or kind to classification."
+            )
+        self.over_channels, self.over_windows = over_channels, over_windows
+        self.predicts_windows = over_windows == "vote"
+        self.n_channels = len(encoder.signal.channels)
         width = encoder.d_model
+        if over_windows == "attention":
+            self.window_attention = AttentionPooling(width)
+        of_channel = 2 * width if over_windows == "statistics" else width
+        if over_channels == "attention":
+            self.channel_attention = AttentionPooling(of_channel)
+        pooled = of_channel * self.n_channels if over_channels == "concat" else of_channel
         self.layers = nn.Sequential(
-            nn.LayerNorm(width),
+            nn.LayerNorm(pooled),
             nn.Dropout(dropout),
-            nn.Linear(width, width // 2),
+            nn.Linear(pooled, width // 2),
             nn.GELU(),
             nn.Dropout(dropout),
             nn.Linear(width // 2, n_outputs),
@@ -41,7 +94,54 @@ class MLPReadout(Readout):
     def forward(
         self, encoder: Encoder, batch: EEGBatch, tokens: Float[Tensor, "B C N D"] | None = None
     ) -> Float[Tensor, "B O"]:
-        """Outputs, one row per window."""
+        """Outputs, one row per sample; of a vote the logarithms of probabilities."""
+        if self.predicts_windows:
+            logits = self.window_outputs(encoder, batch, tokens)
+            return log_mean_probability(logits, encoder.valid(batch).any(dim=1))
         tokens = encoder(batch) if tokens is None else tokens
-        outputs: Tensor = self.layers(mean_over_valid(tokens, encoder.valid(batch)))
+        valid = encoder.valid(batch)
+        if self.over_channels == self.over_windows == "mean":
+            pooled = mean_over_valid(tokens, valid)
+        else:
+            pooled = self._channels_pooled(encoder, batch, self._windows_pooled(tokens, valid), valid.any(dim=2))
+        outputs: Tensor = self.layers(pooled)
         return outputs
+
+    def window_outputs(
+        self, encoder: Encoder, batch: EEGBatch, tokens: Float[Tensor, "B C N D"] | None = None
+    ) -> Float[Tensor, "B N O"]:
+        """Logits of the classes by window, where windows vote; those of padding mean nothing."""
+        if not self.predicts_windows:
+            return super().window_outputs(encoder, batch, tokens)
+        tokens = encoder(batch) if tokens is None else tokens
+        pooled = self._each_window(encoder, batch, tokens, encoder.valid(batch))
+        outputs: Tensor = self.layers(pooled)
+        return outputs
+
+    def _windows_pooled(self, tokens: Float[Tensor, "B C N D"], valid: Bool[Tensor, "B C N"]) -> Float[Tensor, "B C E"]:
+        if self.over_windows == "attention":
+            pooled: Tensor = self.window_attention(tokens, valid)
+            return pooled
+        return (mean_and_deviation if self.over_windows == "statistics" else mean_of)(tokens, valid)
+
+    def _channels_pooled(
+        self, encoder: Encoder, batch: EEGBatch, items: Float[Tensor, "B C E"], present: Bool[Tensor, "B C"]
+    ) -> Float[Tensor, "B F"]:
+        if self.over_channels == "attention":
+            pooled: Tensor = self.channel_attention(items, present)
+            return pooled
+        if self.over_channels == "mean":
+            return mean_of(items, present)
+        return by_channel(items, encoder.token_channels(batch), present, self.n_channels).flatten(1)
+
+    def _each_window(
+        self, encoder: Encoder, batch: EEGBatch, tokens: Float[Tensor, "B C N D"], valid: Bool[Tensor, "B C N"]
+    ) -> Float[Tensor, "B N F"]:
+        """Channels pooled, window by window."""
+        if self.over_channels == "concat":
+            known = tokens.masked_fill(~valid[..., None], 0.0)
+            named = by_channel(known.flatten(2), encoder.token_channels(batch), valid.any(dim=2), self.n_channels)
+            return rearrange(named, "b s (n d) -> b n (s d)", n=tokens.shape[2])
+        pool = self.channel_attention if self.over_channels == "attention" else mean_of
+        pooled: Tensor = pool(tokens.transpose(1, 2), valid.transpose(1, 2))
+        return pooled
