@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +40,8 @@ class BatchMaker:
         Whether the model runs on the CPU: windows come as microvolts, the same to the bit.
     pair : int64 (W,), optional
         Pair id of every window; those of the table if left out.
+    reads_signals : bool
+        False leaves the signals on the disk: batches carry everything else, and how long they would be.
     """
 
     def __init__(
@@ -50,8 +53,10 @@ class BatchMaker:
         maps: Sequence[ChannelMap] = (),
         on_cpu: bool = False,
         pair: Codes | None = None,
+        reads_signals: bool = True,
     ) -> None:
         self.reader = reader
+        self.reads_signals = reads_signals
         self.labels = labels
         self.seed = seed
         self.on_cpu = on_cpu
@@ -76,7 +81,10 @@ class BatchMaker:
         if len(table.channel):  # a row of the batch is one channel
             channel = channel.gather(1, torch.from_numpy(table.channel[rows].astype(np.int64))[:, None])
         microvolts = torch.empty(0, 0, 0)
-        if self.on_cpu and isinstance(self.reader, WindowReader):
+        n_times = self.reader.longest(rows)
+        if not self.reads_signals:
+            counts = torch.empty((len(rows), 0, 0), dtype=torch.int16)
+        elif self.on_cpu and isinstance(self.reader, WindowReader):
             microvolts = self.reader.read_microvolts(rows, keys)
             counts = torch.empty((len(rows), 0, 0), dtype=torch.int16)
         else:
@@ -85,7 +93,7 @@ class BatchMaker:
         is_padded = self._is_padded[montage]  # windows lie inside their recordings, and a batch has one montage
         if len(table.n_valid):
             n_valid = torch.from_numpy(table.n_valid[rows])
-            is_padded = is_padded or bool((n_valid < counts.shape[1]).any())
+            is_padded = is_padded or bool((n_valid < n_times).any())
         deviation = torch.empty(0, 0)
         if len(table.deviation_uV):
             deviation = torch.from_numpy(table.deviation_uV[rows])[:, None]
@@ -105,6 +113,7 @@ class BatchMaker:
             channel_map=self._maps[montage],
             microvolts=microvolts,
             deviation=deviation,
+            absent_samples=0 if self.reads_signals else n_times,
         )
 
 
@@ -182,6 +191,14 @@ class BatchLoader:
             )
         self._epoch, self._step = self._behind(epoch, step)
 
+    def without_signals(self) -> "BatchLoader":
+        """The same batches in the same order, at the same place, without a look at the signals."""
+        maker = copy(self.maker)
+        maker.reads_signals = False
+        other = BatchLoader(maker, self.order, self.is_training, self.rank, self.world_size, self.n_threads)
+        other._epoch, other._step = self._epoch, self._step
+        return other
+
     def batch(self, epoch: int, step: int) -> RawBatch:
         """This rank's share of batch ``step`` of ``epoch``."""
         return self.maker.make(*self._share(epoch, step))
@@ -214,7 +231,7 @@ class BatchLoader:
 
     def _fetch(self, fetcher: ThreadPoolExecutor, epoch: int, step: int, first: int) -> list[Future[None]]:
         """Where a group of batches begins, have the disk read the next one (and the first one, to begin with)."""
-        if self.maker.reader.store.is_at_hand:
+        if not self.maker.reads_signals or self.maker.reader.store.is_at_hand:
             return []
         n = max(1, FETCH_AHEAD_BYTES // (self.order.batch_size * self.maker.reader.bytes_per_window))
         groups = [first] * (step == first) + [step + n] * ((step - first) % n == 0)
