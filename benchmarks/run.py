@@ -13,6 +13,7 @@ SUBJECTS = {
     "preprocess": "filtering and resampling beside MNE",
     "labram": "training steps of LaBraM beside the GEMM rate, a plain step and braindecode",
     "signal_jepa": "training steps and memory of Signal-JEPA's encoder beside the stock one",
+    "finetune": "50 epochs of a head on a frozen Mamba-2, beside epochs in which the encoder runs",
     "mamba2": "one Mamba-2 layer beside the chunked form, transformers' and a Transformer layer",
 }
 FEWEST_ROUNDS = 7

@@ -158,6 +158,9 @@ class RawBatch:
     Where the model runs on the CPU they may come as ``microvolts`` already, read and turned over in one pass; then
     ``counts`` is empty, (B, 0, 0). Sequences carry the standard ``deviation`` of each channel over its whole recording,
     by which models may standardise; other windows carry none.
+
+    Where only labels, or tokens that were computed before, are asked for, no signal is read: ``absent_samples`` is then
+    the T that it would have had, and ``counts`` is empty.
     """
 
     counts: Int16[Tensor, "B T C"]
@@ -175,21 +178,19 @@ class RawBatch:
     channel_map: ChannelMap = KEEP_CHANNELS
     microvolts: Float[Tensor, "n C2 T2"] = field(default_factory=lambda: torch.empty(0, 0, 0))  # or empty
     deviation: Float[Tensor, "m O2"] = field(default_factory=lambda: torch.empty(0, 0))  # microvolts, (B, O); or empty
+    absent_samples: int = 0
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "RawBatch":
         """Copy to ``device``: half the bytes of float32."""
         return _to(self, device, non_blocking)
 
     def to_microvolts(self) -> EEGBatch:
-        """Scale and transpose on the device where the counts lie; called once, after the transfer."""
-        if self.microvolts.numel():
-            eeg = self.channel_map.of_channels(self.microvolts)
-        else:
-            counts = self.channel_map.of_counts(self.counts)
-            eeg = counts.transpose(1, 2).to(torch.float32, memory_format=torch.contiguous_format)  # (B, C, T)
-            eeg = eeg.contiguous().mul_(self.microvolts_per_count[:, None, None])
+        """Scale and transpose on the device where the counts lie; called once, after the transfer.
+
+        Of a batch without its signal ``eeg`` has its shape and no memory: one zero, seen everywhere.
+        """
         return EEGBatch(
-            eeg=self.channel_map.of_microvolts(eeg),
+            eeg=self._eeg(),
             channel=self.channel,
             n_valid=self.n_valid,
             key=self.key,
@@ -203,17 +204,26 @@ class RawBatch:
             deviation=self.deviation,
         )
 
+    def _eeg(self) -> Float[Tensor, "B O T"]:
+        if self.absent_samples:
+            return self.microvolts_per_count.new_zeros(1).expand(*self.channel.shape, self.absent_samples)
+        if self.microvolts.numel():
+            return self.channel_map.of_microvolts(self.channel_map.of_channels(self.microvolts))
+        counts = self.channel_map.of_counts(self.counts)
+        eeg = counts.transpose(1, 2).to(torch.float32, memory_format=torch.contiguous_format)  # (B, C, T)
+        return self.channel_map.of_microvolts(eeg.contiguous().mul_(self.microvolts_per_count[:, None, None]))
+
     def __len__(self) -> int:
         return self.counts.shape[0]
 
 
 def _to(batch: Batch, device: torch.device, non_blocking: bool) -> Batch:
-    moved: dict[str, Tensor | dict[str, Tensor] | ChannelMap | bool] = {}
+    moved: dict[str, Tensor | dict[str, Tensor] | ChannelMap | bool | int] = {}
     for entry in fields(batch):
         value = getattr(batch, entry.name)
         if isinstance(value, dict):
             moved[entry.name] = {name: tensor.to(device, non_blocking=non_blocking) for name, tensor in value.items()}
-        elif isinstance(value, bool):
+        elif isinstance(value, int):  # bool too
             moved[entry.name] = value
         else:
             moved[entry.name] = value.to(device, non_blocking=non_blocking)

@@ -6,7 +6,6 @@ only come from cerebro, torch.nn, torch.optim and lightning.pytorch.
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +14,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 from tqdm import tqdm
 
+from cerebro.cli.asked import Asked, add_other_names, found_flags, in_typed_names, with_usual_flags
 from cerebro.cli.messages import one_line
 from cerebro.data import WindowSource
 from cerebro.data.module import EEGData
@@ -27,7 +27,7 @@ from cerebro.training.health import Collapsed, NonFiniteLoss
 from cerebro.training.keep import Interrupted
 from cerebro.training.keys import ProbeKeys, RunKeys, TrainerKeys
 from cerebro.training.launch import EndedElsewhere, speaks
-from cerebro.training.naming import configuration_name
+from cerebro.training.other_names import OTHER_NAMES, PRETRAIN_CONFIG
 from cerebro.training.phase import Phase
 from cerebro.training.probe_report import ProbeRun, probe_checkpoint
 from cerebro.training.prober import MAX_PEOPLE, PARTICIPANT
@@ -39,7 +39,7 @@ from cerebro.yaml_safety import check_yaml
 
 ALLOWED_IMPORTS = ["cerebro", "torch.nn", "torch.optim", "lightning.pytorch"]
 DATA_CLASS: type = EEGData
-NO_YAML = ("--ckpt_path", "--data.store", "--out")
+NO_YAML = ("--ckpt_path", "--data.store", "--out", "--data-path", "--data_path", "--output-dir", "--output_dir")
 """Options whose values are paths of something else."""
 NO_YAML_ENDINGS = (".ckpt", ".elc", ".pth", ".pt", ".safetensors")
 """Endings of files that a YAML may name and that are none themselves: weights, electrode files."""
@@ -51,15 +51,6 @@ EXAMPLES = {
     "predict": "cerebro predict --config outputs/challenge1/config.yaml",
     "probe": "cerebro probe outputs/pretrain/best.ckpt --targets p_factor,age,sex,participant",
 }
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """A parsed command line, before anything of it is built."""
-
-    parser: ArgumentParser
-    config: Namespace
-    resolved: dict[str, Any]
 
 
 def fit(argv: list[str]) -> int:
@@ -75,7 +66,7 @@ def fit(argv: list[str]) -> int:
         patience=parsed.patience,
         overwrite=parsed.overwrite,
         resume=parsed.resume,
-        run_name=_run_name(asked),
+        run_name=asked.run_name,
         allow_seen_participants=parsed.allow_seen_participants,
         mlflow=_built(asked).mlflow,
         probe=_built(asked).probe,
@@ -102,7 +93,7 @@ def fit(argv: list[str]) -> int:
 
 def check_fit(argv: list[str]) -> None:
     """Raise the ConfigError that ``cerebro fit`` would raise for its keys, without opening data or building a model."""
-    _built(_ask("fit", argv))
+    _built(_parse("fit", argv))
 
 
 def validate(argv: list[str]) -> int:
@@ -193,7 +184,8 @@ def make_parser(verb: str) -> ArgumentParser:
         "--out",
         type=str,
         default="outputs/{name}",
-        help="folder of the run; {name} is model.name, {model} the configuration of encoder and objective",
+        help="folder of the run; {name} is model.name, {model} the configuration of encoder and objective, "
+        "{pretrained} that of the phase whose encoder this one starts from",
     )
     parser.add_argument(
         "--run_name",
@@ -223,6 +215,7 @@ def make_parser(verb: str) -> ArgumentParser:
     parser.add_argument(
         "--allow_seen_participants", type=bool, default=False, help="score participants seen in training"
     )
+    add_other_names(parser)
     parser.add_class_arguments(MLflowKeys, "mlflow")
     parser.add_class_arguments(ProbeKeys, "probe")
     if verb == "probe":
@@ -242,26 +235,33 @@ def make_parser(verb: str) -> ArgumentParser:
     return parser
 
 
-def _ask(verb: str, argv: list[str]) -> _Asked:
-    """Parse and check; nothing of the model or the data is built yet."""
+def _ask(verb: str, argv: list[str]) -> Asked:
+    """Parse and check; what is found by other keys stands in its place. Nothing of model or data is built yet."""
+    asked = _parse(verb, argv)
+    if found := found_flags(verb, asked, partial(_parse, "fit"), ALLOWED_IMPORTS):
+        asked = _parse(verb, [*argv, *found])
+    return asked
+
+
+def _parse(verb: str, argv: list[str]) -> Asked:
+    """Parse and check as it is typed."""
     for path in _yaml_files(argv):
         _check_tree(path, set())
     parser = make_parser(verb)
     if not argv:
         raise ConfigError(f"{verb} needs a config; type `{EXAMPLES[verb]}`, or `cerebro {verb} --help` for its keys.")
     try:
-        config = parser.parse_args(argv)
-    except ArgumentError as error:
-        raise ConfigError(one_line(verb, str(error), _keys(parser), _classes())) from None
-    except (TypeError, ValueError) as error:
-        raise ConfigError(one_line(verb, str(error), _keys(parser), _classes())) from None
+        config = parser.parse_args(with_usual_flags(argv))
+    except (ArgumentError, TypeError, ValueError) as error:
+        line = one_line(verb, str(error), _keys(parser), _classes())
+        raise ConfigError(in_typed_names(line, argv)) from None
     resolved = yaml.safe_load(parser.dump(config, format="yaml"))
-    resolved.pop("config", None)
-    resolved.pop("resume", None)  # of this command, not of the run
-    return _Asked(parser, config, resolved)
+    for key in ("config", "resume", PRETRAIN_CONFIG, *OTHER_NAMES):  # of this command, not of the run
+        resolved.pop(key, None)
+    return Asked(parser, config, resolved)
 
 
-def _parts(asked: _Asked) -> tuple[Callable[[SignalSpec], Phase], PhaseData, TrainerKeys]:
+def _parts(asked: Asked) -> tuple[Callable[[SignalSpec], Phase], PhaseData, TrainerKeys]:
     """Builder of the phase, the data and the trainer's keys."""
     built = _built(asked)
     model, data = vars(built.model), vars(built.data)
@@ -272,27 +272,15 @@ def _phase(model: dict[str, Any], signal: SignalSpec) -> Phase:
     return Phase(signal=signal, **model)
 
 
-def _built(asked: _Asked) -> Namespace:
+def _built(asked: Asked) -> Namespace:
     try:
         return asked.parser.instantiate(asked.config)
     except (TypeError, ValueError) as error:
         raise ConfigError(one_line("fit", str(error), _keys(asked.parser), _classes())) from None
 
 
-def _out(asked: _Asked) -> Path:
-    return Path(_filled(asked, str(asked.config.out)))
-
-
-def _run_name(asked: _Asked) -> str:
-    """Name of the run; empty if it is that of the phase."""
-    name = _filled(asked, str(asked.config.run_name))
-    return "" if name == asked.config.model.name else name
-
-
-def _filled(asked: _Asked, text: str) -> str:
-    """``text`` with the phase's name for ``{name}`` and that of encoder and objective for ``{model}``."""
-    text = text.replace("{name}", asked.config.model.name)
-    return text.replace("{model}", configuration_name(asked.resolved["model"])) if "{model}" in text else text
+def _out(asked: Asked) -> Path:
+    return Path(asked.filled(str(asked.config.out)))
 
 
 def _given(path: str) -> Path | None:

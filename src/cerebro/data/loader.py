@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +43,8 @@ class BatchMaker:
         Whether the model runs on the CPU: windows come as microvolts, the same to the bit.
     pair : int64 (W,), optional
         Pair id of every window; those of the table if left out.
+    reads_signals : bool
+        False leaves the signals on the disk: batches carry everything else, and how long they would be.
     """
 
     def __init__(
@@ -53,8 +56,10 @@ class BatchMaker:
         maps: Sequence[ChannelMap] = (),
         on_cpu: bool = False,
         pair: Codes | None = None,
+        reads_signals: bool = True,
     ) -> None:
         self.reader = reader
+        self.reads_signals = reads_signals
         self.labels = labels
         self.seed = seed
         self.on_cpu = on_cpu
@@ -79,12 +84,12 @@ class BatchMaker:
         if len(table.channel):  # a row of the batch is one channel
             channel = channel.gather(1, torch.from_numpy(table.channel[rows].astype(np.int64))[:, None])
         microvolts = torch.empty(0, 0, 0)
-        if self.on_cpu and not isinstance(self.reader, SequenceReader):
+        counts = torch.empty((len(rows), 0, 0), dtype=torch.int16)
+        n_times = self.reader.longest(rows)
+        if self.reads_signals and self.on_cpu and not isinstance(self.reader, SequenceReader):
             microvolts = self.reader.read_microvolts(rows, keys)
-            counts, n_times = torch.empty((len(rows), 0, 0), dtype=torch.int16), microvolts.shape[2]
-        else:
+        elif self.reads_signals:
             counts = self.reader.read(rows, keys)
-            n_times = counts.shape[1]
         n_valid = torch.full((len(rows),), table.n_times, dtype=torch.int64)
         is_padded = self._is_padded[montage]  # windows lie inside their recordings, and a batch has one montage
         if len(table.n_valid):
@@ -112,6 +117,7 @@ class BatchMaker:
             channel_map=self._maps[montage],
             microvolts=microvolts,
             deviation=deviation,
+            absent_samples=0 if self.reads_signals else n_times,
         )
 
     def _of_recordings(
@@ -199,6 +205,14 @@ class BatchLoader:
             )
         self._epoch, self._step = self._behind(epoch, step)
 
+    def without_signals(self) -> "BatchLoader":
+        """The same batches in the same order, at the same place, without a look at the signals."""
+        maker = copy(self.maker)
+        maker.reads_signals = False
+        other = BatchLoader(maker, self.order, self.is_training, self.rank, self.world_size, self.n_threads)
+        other._epoch, other._step = self._epoch, self._step
+        return other
+
     def batch(self, epoch: int, step: int) -> RawBatch:
         """This rank's share of batch ``step`` of ``epoch``."""
         return self.maker.make(*self._share(epoch, step))
@@ -231,7 +245,7 @@ class BatchLoader:
 
     def _fetch(self, fetcher: ThreadPoolExecutor, epoch: int, step: int, first: int) -> list[Future[None]]:
         """Where a group of batches begins, have the disk read the next one (and the first one, to begin with)."""
-        if self.maker.reader.store.is_at_hand:
+        if not self.maker.reads_signals or self.maker.reader.store.is_at_hand:
             return []
         n = max(1, FETCH_AHEAD_BYTES // (self.order.batch_size * self.maker.reader.bytes_per_window))
         groups = [first] * (step == first) + [step + n] * ((step - first) % n == 0)

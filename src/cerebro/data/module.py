@@ -1,5 +1,6 @@
 """The one LightningDataModule: a store or a mixture, a way to cut windows, a split by participant, loaders."""
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -172,6 +173,16 @@ class EEGData(LightningDataModule):
     def data_hash(self) -> str:
         """Hash of the store's content."""
         return self.store.data_hash
+
+    @property
+    def windows_hash(self) -> str:
+        """Hash of which samples of the store a model sees in each window: with `data_hash`, of every signal."""
+        digest = hashlib.sha256(f"{self.table.digest()} {self._plan.names};".encode())
+        for rows, channel_map in zip(self._plan.rows, self._plan.maps, strict=True):
+            digest.update(rows.tobytes() + f" {channel_map.n_out};".encode())
+            for part in (channel_map.pick, channel_map.place, channel_map.weights):
+                digest.update(part.numpy().tobytes())
+        return digest.hexdigest()
 
     def rows(self, stage: Stage) -> Column[np.int64]:
         """Rows of the window table on a side, ascending: in runs, ``rows[:]`` for all of them."""

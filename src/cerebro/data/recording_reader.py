@@ -68,6 +68,10 @@ class RecordingReader:
         place = self._offset_row[rows][:, None] + self._columns(rows)
         return torch.from_numpy(self.table.channel_deviation_uV[place])
 
+    def longest(self, rows: Ints) -> int:
+        """Samples T of a batch of ``rows`` (B,): whole windows, as many as the longest of them has."""
+        return int(self._length[rows].max())
+
     def read(self, rows: Ints, keys: Ints) -> Int16[Tensor, "B T C"]:
         """Counts of ``rows`` (B,), which share one montage, in their order; in memory channel by channel."""
         out = self._counts.take(self._shape(rows))
@@ -93,7 +97,7 @@ class RecordingReader:
             )
 
     def _shape(self, rows: Ints) -> tuple[int, int, int]:
-        return len(rows), len(self._columns(rows)), int(self._length[rows].max())
+        return len(rows), len(self._columns(rows)), self.longest(rows)
 
     def _columns(self, rows: Ints) -> Ints:
         return self.table.columns[int(self._montage[rows[0]])]

@@ -148,12 +148,16 @@ class SequenceReader:
         """First sample of each sequence in its channel; (B,). No crop is drawn."""
         return self.table.start[rows]
 
+    def longest(self, rows: npt.NDArray[np.int64]) -> int:
+        """Samples T of a batch of ``rows`` (B,): whole windows, as many as the longest sequence has."""
+        return int(self._length[rows].max())
+
     def read(self, rows: npt.NDArray[np.int64], keys: npt.NDArray[np.int64]) -> Int16[Tensor, "B T 1"]:
         """Counts of the sequences ``rows`` (B,) in their order; T is that of the longest, the rest of others zeros."""
         if False in self._is_verified[rows].tolist():
             self._verify(rows)
         valid = self._n_valid[rows].tolist()
-        longest = max(self._length[rows].tolist())
+        longest = self.longest(rows)
         if self._pool.pin_memory or 2 * len(valid) * longest > POOLED_BYTES:
             out = self._pool.take((len(valid), longest, 1))
             counts = out.numpy()

@@ -5,6 +5,7 @@ the stride are kept. A batch is one copy per window out of the flat int16 shard 
 speed of a memory copy.
 """
 
+import hashlib
 import math
 import sys
 import threading
@@ -117,6 +118,18 @@ class WindowTable:
         located = self.recording.runs.locate(rows)
         return self.recording.at(*located), self.start.at(*located)
 
+    def digest(self) -> str:
+        """SHA-256 of where every window lies and how long it is, without labels and pairs."""
+        digest = hashlib.sha256(f"{self.n_times} {self.jitter};".encode())
+        for name in ("recording", "start", "channel", "n_valid", "deviation_uV"):
+            column: Column[Any] = getattr(self, name)
+            first = np.ascontiguousarray(column.first)
+            digest.update(f"{name} {len(column)} {column.step} {first.dtype};".encode())
+            digest.update(column.runs.sizes.tobytes() + first.tobytes())
+        for array in (*self.columns, self.channel_deviation_uV):
+            digest.update(f"{len(array)} {array.dtype};".encode() + np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
     @property
     def recordings(self) -> npt.NDArray[np.int64]:
         """Rows of the store's index that have a window, ascending."""
@@ -213,6 +226,10 @@ class WindowReader:
     def starts(self, rows: npt.NDArray[np.int64], keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """First sample of each window: its place in the table plus the crop that its key draws; (B,)."""
         return self._cropped(self.table.start[rows], keys)
+
+    def longest(self, rows: npt.NDArray[np.int64]) -> int:
+        """Samples T of a batch of ``rows`` (B,)."""
+        return self.table.n_times
 
     def read(self, rows: npt.NDArray[np.int64], keys: npt.NDArray[np.int64]) -> Int16[Tensor, "B T C"]:
         """Counts of the windows ``rows`` (B,), which share one montage, in their order."""

@@ -65,7 +65,8 @@ class Objective(nn.Module, ABC):
     it. Randomness is a function of ``batch.key``.
     """
 
-    starts_from_labels: bool = False  # True where ``start`` looks at labels alone, so that several share one pass
+    starts_from_labels: bool = False  # True where ``start`` looks at labels alone: no signal is read for it
+    reads_tokens_alone: bool = False  # True where loss and predictions need ``encoder(batch)`` and labels, no signal
 
     def __init__(self, encoder: Encoder, signal: SignalSpec) -> None:
         super().__init__()

@@ -82,6 +82,7 @@ class Supervised(Objective):
         self.label_smoothing = label_smoothing
         self.class_weights = class_weights
         self.readout = readout(encoder, signal, n_classes if kind == "classification" else 1)
+        self.reads_tokens_alone = self.readout.reads_tokens
         self.register_buffer("target_mean", torch.zeros(()))
         self.register_buffer("target_sd", torch.ones(()))
         if kind == "classification":

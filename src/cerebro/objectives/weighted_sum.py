@@ -61,6 +61,8 @@ class WeightedSum(Objective):
         }  # all, so that none shifts another's start
         self.weights = {name: float(weights[name]) for name in terms if weights[name] > 0}
         self.terms = nn.ModuleDict({name: built[name] for name in self.weights})
+        self.starts_from_labels = all(term.starts_from_labels for _, term in self._terms())
+        self.reads_tokens_alone = all(term.reads_tokens_alone for _, term in self._terms())
 
     def start(self, encoder: Encoder, batches: Iterable[EEGBatch]) -> None:
         """Start each term; ``batches`` must bear being iterated once per term, terms of labels alone share one pass."""

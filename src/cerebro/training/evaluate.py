@@ -111,12 +111,15 @@ def evaluate(
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
             for raw in progress(batches, what, "batch", stays=False):
                 batch = raw.to(device, non_blocking=True).to_microvolts()
+                tokens = phase.known_tokens(batch)
                 if with_losses:
-                    means.add(phase.objective(phase.encoder, batch), len(batch))
+                    loss = phase.objective(phase.encoder, batch, tokens)
+                    means.add(loss, len(batch))
+                    tokens = tokens if loss.tokens is None else loss.tokens  # the encoder runs once
                 found = {"sample": batch.sample, "recording": batch.recording, "participant": batch.participant}
                 found |= {f"target/{name}": value for name, value in batch.targets.items()}
                 found |= {f"known/{name}": value for name, value in batch.known.items()}
-                for name, value in phase.objective.predict(phase.encoder, batch).items():
+                for name, value in phase.objective.predict(phase.encoder, batch, tokens).items():
                     found[f"prediction/{name}"] = value.float()
                 for name, value in found.items():
                     collected.setdefault(name, []).append(value.detach())

@@ -40,6 +40,9 @@ class ResumableLoader(Sized, Protocol):
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Set the position: ``{"epoch": ..., "step": ...}``."""
 
+    def without_signals(self) -> "ResumableLoader":
+        """The same batches in the same order, whose signals are not read (``RawBatch.absent_samples``)."""
+
 
 class NoBatches:
     """A loader without a batch, for a phase that validates on nobody."""
@@ -52,6 +55,10 @@ class NoBatches:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """There is no position to set."""
+
+    def without_signals(self) -> "NoBatches":
+        """No batch either."""
+        return self
 
 
 class Positioned:

@@ -14,7 +14,16 @@ def configuration_name(model: Mapping[str, Any]) -> str:
 
     No data are opened and nothing is built, so that whoever has the config finds the run.
     """
-    return f"{_named(model['encoder'])}_{_named(model['objective'])}"
+    return "_".join(str(_named(model[part])) for part in ("encoder", "objective") if part in model)
+
+
+def with_defaults(value: Any) -> Any:
+    """An encoder or objective of a config with all arguments of its constructor, and the class by its own path."""
+    cls = _class(value.get("class_path")) if isinstance(value, Mapping) else None
+    if cls is None:
+        return value
+    given = {**_defaults(cls), **(value.get("init_args") or {})}
+    return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": given}
 
 
 def _named(value: Any) -> Any:

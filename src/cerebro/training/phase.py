@@ -15,6 +15,7 @@ from cerebro.nn.processes import n_processes, sum_over_processes
 from cerebro.objectives.base import Objective
 from cerebro.signal import EEGBatch, RawBatch, SignalSpec
 from cerebro.training.checkpoint import Transfer
+from cerebro.training.frozen_tokens import FrozenTokens
 from cerebro.training.health import Watch
 from cerebro.training.means import LossMeans
 from cerebro.training.optim import Optim
@@ -89,6 +90,7 @@ class Phase(LightningModule):
         self.objective = objective(self.encoder, signal)
         self.watch = Watch()
         self.means = LossMeans()  # of the epoch
+        self.frozen_tokens: FrozenTokens | None = None  # where the encoder need not run
         self.measured: dict[str, float] = {}  # by callbacks at the end of an epoch, for its row of the history
 
     def train(self, mode: bool = True) -> "Phase":
@@ -111,11 +113,15 @@ class Phase(LightningModule):
 
         Of several processes all see the same number, so that one that is not finite ends them at the same step.
         """
-        loss = self.objective(self.encoder, batch)
+        loss = self.objective(self.encoder, batch, self.known_tokens(batch))
         total: Tensor = loss.total
         self.watch.see("loss", sum_over_processes(total) / n_processes(), batch)
         self.means.add(loss, len(batch))
         return total
+
+    def known_tokens(self, batch: EEGBatch) -> Tensor | None:
+        """Tokens (B, C, N, D) of a batch that a frozen encoder gave before; ``None`` if it has to run."""
+        return None if self.frozen_tokens is None else self.frozen_tokens.of(self.encoder, batch)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One AdamW; its learning rate is set before every step as a function of the step alone."""

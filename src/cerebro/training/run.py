@@ -30,6 +30,7 @@ from cerebro.training.checkpoint import (
     weights_sha256,
 )
 from cerebro.training.confounds import confound_rows, score_confounds
+from cerebro.training.encode_once import Asked, encode_once
 from cerebro.training.evaluate import Evaluation, evaluate, write_showcase
 from cerebro.training.foreign import read_source, unknown_participants
 from cerebro.training.freeze import FreezeEncoder
@@ -183,8 +184,8 @@ class _Run:
             self.keys.run_name,
         )
         self.probing = Probing(keys.probe, data, trainer_keys.precision, keys.seed, say)
-        n_frozen = trainer_keys.max_epochs if phase.freeze_encoder else phase.freeze_encoder_epochs
-        self.freeze = FreezeEncoder(n_frozen)
+        self.n_frozen = trainer_keys.max_epochs if phase.freeze_encoder else phase.freeze_encoder_epochs
+        self.freeze = FreezeEncoder(self.n_frozen)
         if len(self.train) == 0:
             raise ConfigError("no training window is left; widen data.windows or data.split (see the counts above).")
 
@@ -284,14 +285,20 @@ class _Run:
         return trainer
 
     def _train(self, trainer: Trainer) -> None:
+        device = trainer.strategy.root_device
+        self.phase.to(device)
         if self.resumed is None:
-            device = trainer.strategy.root_device
-            self.phase.to(device).eval()
+            of_labels = self.phase.objective.starts_from_labels
+            batches = Positioned(self.train.loader.without_signals()) if of_labels else self.train
+            self.phase.eval()
             with torch.no_grad():
-                self.phase.objective.start(self.phase.encoder, _StartBatches(self.train, device))
+                self.phase.objective.start(self.phase.encoder, _StartBatches(batches, device))
             self.phase.train()
             self.train.seek(0, 0)
+        else:
+            self.phase.load_state_dict(self.resumed.weights)
         self._prepare(trainer)
+        self._encode_once()
         with without_hints():
             warnings.filterwarnings("ignore", message="Found .* module.* in eval mode")  # frozen parts are meant to be
             warnings.filterwarnings("ignore", message="You're resuming from .* not resumable")  # `Positioned` is
@@ -305,9 +312,6 @@ class _Run:
         if not self.data.has_fixed_windows:
             return
         device, precision = trainer.strategy.root_device, self.trainer_keys.precision
-        if self.resumed is not None:
-            self.phase.load_state_dict(self.resumed.weights)
-        self.phase.to(device)
         n_windows = self.data.n_training_windows
         n_visits = self.trainer_keys.max_epochs * len(self.train) * self.data.batch_size
         windows = FixedWindows(_OncePerWindow(self.data, device), n_windows, n_visits)
@@ -315,6 +319,27 @@ class _Run:
         with alone(), torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=is_bf16):
             for line in self.phase.objective.prepare(self.phase.encoder, windows):
                 self.say(line)
+
+    def _encode_once(self) -> None:
+        """Where the encoder is frozen in all epochs and its tokens are all that is read, let it run once."""
+        n_epochs = self.trainer_keys.max_epochs
+        if self.n_frozen < n_epochs or not (
+            self.phase.objective.reads_tokens_alone and self.data.has_fixed_windows and self._pays()
+        ):
+            return
+        description = self.config["model"].get("encoder") or {}
+        asked = Asked(self.phase.encoder, description, self.data, self.val, self.trainer_keys.precision)
+        tokens = encode_once(asked, self.keys.out, n_epochs, self.say)
+        if tokens is not None:
+            self.phase.frozen_tokens = tokens
+            self.train.loader = self.train.loader.without_signals()
+            self.keeper.val = self.keeper.val.without_signals()
+
+    def _pays(self) -> bool:
+        """Whether training visits more windows than there are."""
+        n_val = len(self.val) * self.data.batch_size
+        n_visits = self.trainer_keys.max_epochs * (len(self.train) * self.data.batch_size + n_val)
+        return n_visits > self.data.n_training_windows + n_val
 
     def _finish(self) -> dict[str, Any]:
         out, keeper, phase = self.keys.out, self.keeper, self.phase
@@ -332,7 +357,7 @@ class _Run:
         if len(self.val):
             found = keeper.best_evaluation  # none if an earlier process saw the best epoch
             if found is None:
-                found = evaluate(phase, self.val, self.trainer_keys.precision, with_losses=False)
+                found = evaluate(phase, keeper.val, self.trainer_keys.precision, with_losses=False)
             found.write(out / "predictions_val.npz", self.data.participant_keys())
             write_showcase(out / "showcase.npz", phase, self.val)
             device = root_device(self.trainer_keys)

@@ -45,6 +45,10 @@ class PhaseData(Protocol):
         """Hash of the store's content."""
 
     @property
+    def windows_hash(self) -> str:
+        """Hash of which samples of the store a model sees in each window."""
+
+    @property
     def batch_size(self) -> int:
         """Windows of a batch."""
 

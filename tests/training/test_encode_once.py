@@ -1,0 +1,335 @@
+"""An encoder that is frozen in all epochs runs once, and nothing else changes."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from toy import ToyReadout
+
+from cerebro.data import ChannelSequences, EEGData, ParticipantSplit
+from cerebro.data.arrays import write_store
+from cerebro.data.readers.base import Segment
+from cerebro.encoders import Encoder, Mamba2
+from cerebro.montage import Montage
+from cerebro.objectives import Supervised, WeightedSum
+from cerebro.readouts import MLPReadout
+from cerebro.signal import EEGBatch, SignalSpec
+from cerebro.training import encode_once
+from cerebro.training.checkpoint import read_checkpoint, weights_sha256
+from cerebro.training.encode_once import FILE, Asked
+from cerebro.training.keep import Keeper
+from cerebro.training.keys import RunKeys, TrainerKeys
+from cerebro.training.optim import Optim
+from cerebro.training.phase import Phase
+from cerebro.training.run import fit
+from cerebro.training.tracking import MLflowKeys
+
+LENGTH, SFREQ = 64, 32.0
+CAP = Montage("cap", ("Fz", "Cz", "Pz"), np.array([[0.0, 0.08, 0.05], [0.0, 0.0, 0.1], [0.0, -0.06, 0.08]]))
+N_WINDOWS = (4, 7, 5, 2, 6, 5, 3, 8, 4, 5)
+
+
+def write(path: Path, shift: float = 0.0) -> Path:
+    """Ten people with a run each, of two to eight windows; the last one may be short."""
+    draw = np.random.default_rng(0)
+    keys = [f"{name}_run-1" for name in "abcdefghij"]
+    eeg = {
+        key: (draw.normal(0, 20 + 5 * (place % 2), (3, n * LENGTH)) + shift).astype(np.float32)
+        for place, (key, n) in enumerate(zip(keys, N_WINDOWS, strict=True))
+    }
+    eeg["b_run-1"][:, -20:] = 0
+    people = pd.DataFrame({"remission": np.arange(10) % 2.0}, index=pd.Index(list("abcdefghij"), name="participant_id"))
+    segments = {
+        key: tuple(
+            Segment(i, 0, 2.0 * i, 2.0 * i + 2, LENGTH - 20 if (key, i) == ("b_run-1", n - 1) else LENGTH)
+            for i in range(n)
+        )
+        for key, n in zip(keys, N_WINDOWS, strict=True)
+    }
+    write_store(
+        path,
+        eeg,
+        CAP,
+        SFREQ,
+        tasks=dict.fromkeys(keys, "rest"),
+        people={key: key[0] for key in keys},
+        participants=people,
+        segments=segments,
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("frozen") / "store")
+
+
+def encoder_of(signal: SignalSpec, seed: int = 0) -> Encoder:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return Mamba2(signal, patch_samples=LENGTH, d_model=16, n_layers=2, headdim=4, d_state=8)
+
+
+def build(
+    signal: SignalSpec, freeze: bool = True, encoder_seed: int = 0, readout: Any = MLPReadout, **more: Any
+) -> Phase:
+    objective = partial(Supervised, target="remission", readout=readout, kind="classification")
+    frozen = {"freeze_encoder": True} if freeze else {"freeze_encoder_epochs": 1}
+    return Phase(
+        "head", signal, partial(encoder_of, seed=encoder_seed), objective, Optim(lr=3e-3), **{**frozen, **more}
+    )
+
+
+def data_of(store: Path) -> EEGData:
+    split = ParticipantSplit(val_ratio=0.3)
+    return EEGData(store, ChannelSequences(), split, targets=("remission",), batch_size=5)
+
+
+def train(
+    out: Path,
+    store: Path,
+    lines: list[str] | None = None,
+    max_epochs: int = 3,
+    build: Callable[..., Phase] = build,
+    **more: Any,
+) -> dict[str, Any]:
+    keys = RunKeys(out, mlflow=MLflowKeys(enabled=False), checkpoint_every_steps=2, overwrite=more.pop("over", False))
+    config = {"model": {"name": "head", "encoder": {"class_path": "Mamba2"}}, "data": {}, "extra": repr(more)}
+    trainer = TrainerKeys(max_epochs, accelerator="cpu", precision=more.pop("precision", "32-true"))
+    say = (lines if lines is not None else []).append
+    return fit(partial(build, **more), data_of(store), trainer, keys, config, None, say)
+
+
+def history(out: Path) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+def check_same(ours: Path, theirs: Path, within: float) -> None:
+    assert len(history(ours)) == len(history(theirs))
+    for row, other in zip(history(ours), history(theirs), strict=True):
+        assert row == pytest.approx(other, rel=within, abs=within)
+    best = [json.loads((folder / "run.json").read_text())["best"] for folder in (ours, theirs)]
+    assert best[0]["epoch"] == best[1]["epoch"]
+    weights = [read_checkpoint(folder / "best.ckpt").weights for folder in (ours, theirs)]
+    for name, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][name], rtol=within, atol=within)
+
+
+@pytest.fixture
+def count(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Windows that the encoder saw, a batch each."""
+    seen: list[int] = []
+    original = Mamba2.mix
+
+    def mix(self: Mamba2, tokens: Any, batch: EEGBatch, hidden: Any = None) -> Any:
+        seen.append(len(batch))
+        return original(self, tokens, batch, hidden)
+
+    monkeypatch.setattr(Mamba2, "mix", mix)
+    return seen
+
+
+@pytest.fixture
+def without_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encode_once, "MOST_OF_FREE_MEMORY", 0.0)
+
+
+def test_a_run_with_stored_tokens_is_the_run_without_them(
+    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch, count: list[int]
+) -> None:
+    lines: list[str] = []
+    record = train(tmp_path / "stored", store, lines)
+    n_stored = sum(count)
+    assert any("are computed once, and kept in" in line for line in lines)
+    assert record["freeze"]["unchanged"]
+    with monkeypatch.context() as patch:
+        patch.setattr(encode_once, "MOST_OF_FREE_MEMORY", 0.0)
+        count.clear()
+        lines = []
+        train(tmp_path / "anew", store, lines)
+    assert any("it runs anew in each of the 3 epochs" in line for line in lines)
+    assert not (tmp_path / "anew" / FILE).exists()
+    assert n_stored < 10 * 3 + 6  # every sequence once, and a batch for the showcase
+    assert sum(count) > 2 * n_stored
+    check_same(tmp_path / "stored", tmp_path / "anew", 1e-6)
+    with (
+        np.load(tmp_path / "stored/predictions_val.npz") as ours,
+        np.load(tmp_path / "anew/predictions_val.npz") as his,
+    ):
+        np.testing.assert_allclose(ours["prediction/remission"], his["prediction/remission"], atol=1e-6)
+        assert np.array_equal(ours["sample"], his["sample"])
+
+
+def test_tokens_are_those_of_the_encoder_at_every_window_that_is_there(store: Path) -> None:
+    data = data_of(store)
+    data.setup()
+    encoder = encoder_of(data.signal)
+    asked = Asked(encoder, {}, data, data.val_dataloader(), "32-true")
+    outline = asked.outline()
+    kept = asked.compute(outline)
+    assert encoder.training
+    encoder.eval()
+    assert len(outline.sample) == len(data.rows("train")) + len(data.rows("val"))
+    assert outline.n_rows == sum(-(-int(n) // LENGTH) for n in data.table.n_valid[outline.sample.numpy()])
+    loader = data.train_dataloader()
+    for raw, bare in zip(loader, data.train_dataloader().without_signals(), strict=True):
+        batch, labels = raw.to_microvolts(), bare.to_microvolts()
+        assert labels.eeg.shape == batch.eeg.shape
+        assert labels.eeg.untyped_storage().nbytes() == 4
+        valid = encoder.valid(batch)
+        assert torch.equal(encoder.valid(labels), valid)
+        with torch.no_grad():
+            torch.testing.assert_close(kept.of(encoder, labels)[valid], encoder(batch)[valid], rtol=1e-5, atol=1e-5)
+        assert (kept.of(encoder, labels)[~valid] == 0).all()
+
+
+def test_a_window_that_was_not_kept_is_an_error(store: Path) -> None:
+    data = data_of(store)
+    data.setup()
+    encoder = encoder_of(data.signal)
+    asked = Asked(encoder, {}, data, data.val_dataloader(), "32-true")
+    outline = asked.outline()
+    kept = asked.compute(outline)
+    batch = next(iter(data.train_dataloader())).to_microvolts()
+    unknown = sorted(set(range(len(data.table))) - set(outline.sample.tolist()))
+    some = replace(batch, sample=torch.full_like(batch.sample, unknown[0] if unknown else len(data.table)))
+    with pytest.raises(IndexError):
+        kept.of(encoder, some)
+
+
+def test_an_encoder_that_trains_runs_in_every_epoch(tmp_path: Path, store: Path, count: list[int]) -> None:
+    lines: list[str] = []
+    record = train(tmp_path, store, lines, freeze=False)
+    assert not any("computed once" in line for line in lines)
+    assert not (tmp_path / FILE).exists()
+    assert record["freeze"]["epochs"] == 1
+    assert sum(count) >= 3 * 30
+
+
+def test_a_readout_that_reads_no_tokens_or_no_mask_of_labels_makes_the_encoder_run(
+    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MLPReadout, "reads_tokens", False)
+    train(tmp_path, store)
+    assert not (tmp_path / FILE).exists()
+
+
+def test_a_sum_is_kept_where_every_term_reads_tokens_alone(tmp_path: Path, store: Path) -> None:
+    term = partial(Supervised, target="remission", readout=ToyReadout)
+
+    def summed(signal: SignalSpec, **more: Any) -> Phase:
+        objective = partial(WeightedSum, terms={"a": term, "b": term}, weights={"a": 1.0, "b": 0.5})
+        return Phase("head", signal, encoder_of, objective, freeze_encoder=True)
+
+    train(tmp_path, store, build=summed)
+    assert (tmp_path / FILE).exists()
+
+
+def test_labels_are_read_without_the_signals(tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    original = Supervised.start
+
+    def start(self: Supervised, encoder: Encoder, batches: Any) -> None:
+        batches = list(batches)
+        seen.extend(batch.eeg.untyped_storage().nbytes() for batch in batches)
+        original(self, encoder, batches)
+
+    monkeypatch.setattr(Supervised, "start", start)
+    train(tmp_path, store, freeze=False)
+    assert set(seen) == {4}  # one zero
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("n_saves", [1, 4, 9])
+def test_a_run_killed_and_resumed_reads_its_tokens_back_and_ends_bit_identical(
+    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch, count: list[int], n_saves: int
+) -> None:
+    train(tmp_path / "whole", store)
+    original, saved = Keeper._save, [0]
+
+    def save(self: Keeper, trainer: Any, name: str) -> None:
+        original(self, trainer, name)
+        saved[0] += 1
+        if saved[0] == n_saves:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Keeper, "_save", save)
+        with pytest.raises(Killed):
+            train(tmp_path / "killed", store)
+    count.clear()
+    lines: list[str] = []
+    train(tmp_path / "killed", store, lines)
+    assert any("are read from" in line for line in lines)
+    assert sum(count) <= 5  # the showcase
+    check_same(tmp_path / "killed", tmp_path / "whole", 0.0)
+
+
+STALE: dict[str, Callable[[Path, Path], dict[str, Any]]] = {
+    "other weights": lambda folder, store: {"store": store, "encoder_seed": 1},
+    "other data": lambda folder, store: {"store": write(folder / "other", 3.0)},
+    "other precision": lambda folder, store: {"store": store, "precision": "bf16-mixed"},
+}
+
+
+@pytest.mark.parametrize("what", STALE)
+def test_a_file_of_other_weights_data_or_precision_is_never_used(tmp_path: Path, store: Path, what: str) -> None:
+    train(tmp_path / "first", store)
+    other = STALE[what](tmp_path, store)
+    train(tmp_path / "clean", **other)
+    lines: list[str] = []
+    (tmp_path / "mixed").mkdir()
+    (tmp_path / "mixed" / FILE).write_bytes((tmp_path / "first" / FILE).read_bytes())
+    train(tmp_path / "mixed", lines=lines, **other)
+    assert any("are of other weights, data or windows, and are replaced" in line for line in lines)
+    check_same(tmp_path / "mixed", tmp_path / "clean", 0.0)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
+def test_a_damaged_file_is_noticed_and_replaced(tmp_path: Path, store: Path, damage: str) -> None:
+    train(tmp_path / "clean", store)
+    whole = (tmp_path / "clean" / FILE).read_bytes()
+    flipped = bytearray(whole)
+    flipped[-100] ^= 1
+    content = {"cut": whole[:-50], "flipped": bytes(flipped), "empty": b""}[damage]
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / FILE).write_bytes(content)
+    lines: list[str] = []
+    train(tmp_path / "run", store, lines)
+    assert any("is damaged, and is replaced" in line for line in lines)
+    check_same(tmp_path / "run", tmp_path / "clean", 0.0)
+
+
+def test_the_key_knows_everything_that_decides_a_token(store: Path) -> None:
+    data = data_of(store)
+    data.setup()
+    encoder = encoder_of(data.signal)
+    asked = Asked(encoder, {"class_path": "Mamba2"}, data, data.val_dataloader(), "32-true")
+    outline = asked.outline()
+    short = EEGData(store, ChannelSequences(max_windows=3), ParticipantSplit(val_ratio=0.3), batch_size=5)
+    short.setup()
+    others = [
+        replace(asked, encoder=encoder_of(data.signal, 1)),
+        replace(asked, description={"class_path": "Mamba2", "init_args": {"scale_uV": 10.0}}),
+        replace(asked, precision="bf16-mixed"),
+        replace(asked, data=short),
+    ]
+    keys = [asked.key(outline), *(other.key(outline) for other in others)]
+    assert len(set(keys)) == len(keys)
+    fewer = replace(
+        outline, sample=outline.sample[1:], n_channels=outline.n_channels[1:], n_tokens=outline.n_tokens[1:]
+    )
+    assert asked.key(fewer) != keys[0]
+    assert asked.key(outline) == keys[0]
+    assert weights_sha256(encoder.state_dict()) == weights_sha256(encoder_of(data.signal).state_dict())
