@@ -138,7 +138,7 @@ FEATURES = (
         "{left}-{right}_{band}_asymmetry",
         "1",
         "ln of the band's power on the right less that on the left",
-        "Allen et al. 2004, doi:10.1016/j.biopsycho.2004.03.010",
+        "Allen et al. 2004, doi:10.1016/j.biopsycho.2004.03.007",
     ),
     Feature(
         "{left}-{right}_{band}_coherence",
