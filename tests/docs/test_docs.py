@@ -25,6 +25,7 @@ from cerebro.cli.fit import make_parser
 from cerebro.cli.main import VERBS, main
 from cerebro.data.arrays import write_store
 from cerebro.data.channels import ChannelSpace
+from cerebro.data.feature_list import FEATURES
 from cerebro.data.preprocess import Preprocessing
 from cerebro.data.readers.base import Event, Reader
 from cerebro.data.sources import WindowSource
@@ -271,6 +272,12 @@ def dependencies() -> str:
     return "\n".join(rows) + "\n"
 
 
+def features() -> str:
+    """Every kind of column of a table of features."""
+    rows = [f"| `{one.pattern}` | {one.unit} | {cell(one.meaning)} | {cell(one.source)} |" for one in FEATURES]
+    return "\n".join(["| column | unit | value in a window | source |", "|---|---|---|---|", *rows]) + "\n"
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "keys of cerebro fit": fit_keys,
     "encoders": family(Encoder),
@@ -283,6 +290,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "preprocessing": lambda: constructor(Preprocessing),
     "verbs": verbs,
     "dependencies": dependencies,
+    "features": features,
 }
 
 

@@ -64,11 +64,14 @@ def run(argv: list[str]) -> int:
     # Imported here, so that a plan is printed within a second: they bring Lightning, the encoders and pandas.
     from cerebro.report.page import write_report
     from cerebro.study.baselines import make_baselines
+    from cerebro.study.feature_file import check_features
     from cerebro.study.probes import make_probe_baselines
     from cerebro.study.results import make_results, read_study
     from cerebro.study.table import results_table
     from cerebro.study.tracking import StudyTracker
 
+    if recipe.features != Path():
+        check_features(recipe.features)
     plan = _plan(recipe, out, asked.variant, seeds)
     with hold_study(out, f"cerebro run {recipe.path}"):
         tracker = StudyTracker(plan, _say)
@@ -119,7 +122,10 @@ def _plan(recipe: Recipe, out: Path, variants: list[str], seeds: list[int]) -> P
 def _check_keys(plan: Plan) -> None:
     """Refuse what a phase's own command would refuse hours later: unknown keys, wrong types, no ground truth."""
     from cerebro.cli.fit import check_fit
+    from cerebro.study.feature_file import check_features
 
+    if plan.recipe.features != Path() and not any(command[1] == "process" for command in plan.recipe.commands):
+        check_features(plan.recipe.features)
     truth = plan.recipe.ground_truth
     is_made = any(command[1] == "simulate" for command in plan.recipe.commands)
     if truth != Path() and not is_made and not truth.is_file():

@@ -189,6 +189,13 @@ class EEGData(LightningDataModule):
         self.setup()
         return self._rows[stage]
 
+    def labels(self, stage: Stage) -> tuple[Ints, dict[str, npt.NDArray[np.float32]]]:
+        """Recording (N,) of each window of a side, and its targets (N,), NaN where not known; no signal is read."""
+        rows = self.rows(stage)[:]
+        participant = self._participant(rows)
+        values = {name: self._labels.values(name, rows, participant) for name in self.targets}
+        return np.asarray(self._table.recording[rows], np.int64), values
+
     def participants(self, stage: Stage) -> tuple[str, ...]:
         """Sorted ``corpus:participant`` of everyone with a window on a side."""
         keys = participant_keys(self.store)

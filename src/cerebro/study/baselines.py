@@ -1,7 +1,8 @@
 """What a study must beat: the constant, and a linear model of band power, on the same windows and splits.
 
 Both are fitted to the training participants of a final phase and predict its test participants. The penalty and the
-shrinkage of the linear model are chosen on training participants left out of the fit (``metrics.probe``).
+shrinkage of the linear model are chosen on training participants left out of the fit (``metrics.probe``). Baselines on
+a file of features stand beside them (``feature_baselines``).
 """
 
 import math
@@ -19,10 +20,13 @@ from jsonargparse import ArgumentError, ArgumentParser
 from cerebro.data.module import EEGData, Stage
 from cerebro.dsp.spectrum import band_power
 from cerebro.errors import ConfigError
-from cerebro.files import write_atomically
+from cerebro.files import read_arrays, sha256_file, write_atomically
 from cerebro.metrics.probe import fit_logistic, fit_ridge
 from cerebro.progress import progress
-from cerebro.study.scores import read_predictions
+from cerebro.study.feature_baselines import predict_from_features
+from cerebro.study.feature_file import FeatureFile, check_features, read_features
+from cerebro.study.recipe import FEATURE_BASELINES
+from cerebro.study.scores import Predictions, read_predictions
 
 Array = npt.NDArray[np.float64]
 
@@ -72,8 +76,15 @@ def runs_of_first(study: Mapping[str, Any], phases: Collection[str]) -> list[tup
     ]
 
 
+def window_baselines(study: Mapping[str, Any]) -> tuple[str, ...]:
+    """Baselines that see the windows of a run themselves, the constant first."""
+    return ("constant", *(name for name in study["baselines"] if name not in FEATURE_BASELINES))
+
+
 def make_baselines(study: Mapping[str, Any], folder: Path, say: Callable[[str], None]) -> None:
     """Write the predictions of the constant and of every baseline of the recipe, where they are not there yet.
+
+    Those on features are made anew where the file of features has changed.
 
     Parameters
     ----------
@@ -84,25 +95,57 @@ def make_baselines(study: Mapping[str, Any], folder: Path, say: Callable[[str], 
     say : callable
         Takes each line about the progress.
     """
-    names = ("constant", *study["baselines"])
+    of_features = [name for name in study["baselines"] if name in FEATURE_BASELINES]
+    digest = _digest(Path(study["features"])) if of_features else ""
+    features: FeatureFile | None = None  # read for the first run that needs it
     for _, run in baseline_runs(study):
-        missing = [name for name in names if not baseline_path(folder, name, run).is_file()]
+        missing = [name for name in window_baselines(study) if not baseline_path(folder, name, run).is_file()]
+        outdated = [name for name in of_features if not _is_of(digest, baseline_path(folder, name, run))]
         tested = read_predictions(folder / run / "predictions_test.npz")
-        if not missing or not tested:
+        if not (missing or outdated) or not tested:
             continue
-        say(f"baselines of {Path(run).name}: {', '.join(missing)} ...")
-        with_power = "band_power" in missing
+        say(f"baselines of {Path(run).name}: {', '.join([*missing, *outdated])} ...")
         data = open_data(folder / run / "config.yaml")
-        train, test = _windows(data, "train", with_power), _windows(data, "test", with_power)
-        for name in missing:
-            predict = _constant if name == "constant" else _linear
-            arrays: dict[str, npt.NDArray[Any]] = {"participant": np.asarray(test.participant, np.str_)}
-            for target, of_run in tested.items():
-                n_classes = of_run.prediction.shape[1] if of_run.kind == "classification" else 0
-                arrays[f"target/{target}"] = test.target[target]
-                arrays[f"known/{target}"] = test.known[target]
-                arrays[f"prediction/{target}"] = predict(train, test, target, n_classes)
+        n_classes = {name: _n_classes(of_run) for name, of_run in tested.items()}
+        if missing:
+            _make_window_baselines(missing, data, n_classes, folder, run)
+        for name in outdated:
+            features = features or read_features(Path(study["features"]))
+            recording, _ = data.labels("test")
+            people = np.asarray(data.participant_keys(), np.str_)[data.store.index["participant"][recording]]
+            arrays: dict[str, npt.NDArray[Any]] = {"participant": people, "features": np.array(digest)}
+            for target, n in n_classes.items():
+                arrays.update(predict_from_features(name, features, data, target, n, say))
             write_atomically(baseline_path(folder, name, run), partial(save_arrays, arrays))
+
+
+def _make_window_baselines(
+    names: list[str], data: EEGData, n_classes: Mapping[str, int], folder: Path, run: str
+) -> None:
+    train, test = (_windows(data, stage, "band_power" in names) for stage in ("train", "test"))
+    for name in names:
+        predict = _constant if name == "constant" else _linear
+        arrays: dict[str, npt.NDArray[Any]] = {"participant": np.asarray(test.participant, np.str_)}
+        for target, n in n_classes.items():
+            arrays[f"target/{target}"] = test.target[target]
+            arrays[f"known/{target}"] = test.known[target]
+            arrays[f"prediction/{target}"] = predict(train, test, target, n)
+        write_atomically(baseline_path(folder, name, run), partial(save_arrays, arrays))
+
+
+def _n_classes(of_run: Predictions) -> int:
+    """Classes that a run predicts; 0 = values."""
+    return int(of_run.prediction.shape[1]) if of_run.kind == "classification" else 0
+
+
+def _digest(features: Path) -> str:
+    check_features(features)
+    return sha256_file(features)
+
+
+def _is_of(digest: str, path: Path) -> bool:
+    """Whether predictions are there and made of the file of features with this SHA-256."""
+    return path.is_file() and str(read_arrays(path).get("features", "")) == digest
 
 
 def save_arrays(arrays: Mapping[str, npt.NDArray[Any]], file: BinaryIO) -> None:

@@ -169,6 +169,7 @@ def describe(plan: Plan) -> dict[str, Any]:
         "n_folds": plan.recipe.n_folds,
         "ground_truth": "" if plan.recipe.ground_truth == Path() else plan.recipe.ground_truth.as_posix(),
         "baselines": list(plan.recipe.baselines),
+        "features": "" if plan.recipe.features == Path() else plan.recipe.features.as_posix(),
         "probes": {
             phase: {"targets": list(entry.targets), "by": entry.by} for phase, entry in plan.recipe.probes.items()
         },

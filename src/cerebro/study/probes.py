@@ -17,7 +17,7 @@ from cerebro.dsp.spectrum import BANDS, band_power
 from cerebro.files import read_arrays, read_json, write_atomically
 from cerebro.progress import progress
 from cerebro.signal import EEGBatch
-from cerebro.study.baselines import MIN_POWER, open_data, runs_of_first, save_arrays
+from cerebro.study.baselines import MIN_POWER, open_data, runs_of_first, save_arrays, window_baselines
 from cerebro.study.scores import Predictions, pool, read_predictions
 from cerebro.training.embedding import Embedded, pooled
 from cerebro.training.probe_report import prediction_arrays
@@ -54,10 +54,10 @@ def probe_predictions(study: Mapping[str, Any], folder: Path) -> dict[str, dict[
 
 
 def probe_baseline_predictions(study: Mapping[str, Any], folder: Path) -> dict[str, dict[str, list[Predictions]]]:
-    """Baseline -> name -> predictions, folds pooled (one entry: baselines have no seed)."""
+    """Baseline -> name -> predictions, folds pooled (one entry: baselines have no seed); of features there are none."""
     names = probe_names(study)
-    models: dict[str, dict[str, list[Predictions]]] = {}
-    for baseline in ("constant", *study["baselines"]):
+    models: dict[str, dict[str, list[Predictions]]] = {name: {} for name in ("constant", *study["baselines"])}
+    for baseline in window_baselines(study):
         parts: dict[str, list[Predictions]] = {}
         for phase, run in runs_of_first(study, _probes(study)):
             for target, found in read_predictions(probe_baseline_path(folder, baseline, run)).items():
@@ -83,7 +83,7 @@ def make_probe_baselines(study: Mapping[str, Any], folder: Path, say: Callable[[
     say : callable
         Takes each line about the progress.
     """
-    names = ("constant", *study["baselines"])
+    names = window_baselines(study)
     for phase, run in runs_of_first(study, _probes(study)):
         probed = read_arrays(folder / run / PREDICTIONS)
         if all(_answers(probed, probe_baseline_path(folder, name, run)) for name in names):

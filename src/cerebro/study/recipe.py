@@ -16,9 +16,10 @@ import yaml
 from cerebro.errors import ConfigError
 from cerebro.yaml_safety import check_yaml
 
-BASELINES = ("band_power",)  # the constant stands beside every score without being asked for
+FEATURE_BASELINES = ("features_logistic", "features_boosting")  # of the file that the key features names
+BASELINES = ("band_power", *FEATURE_BASELINES)  # the constant stands beside every score without being asked for
 KEYS = (
-    *("name", "experiment", "seeds", "data", "phases", "ablations", "sweeps", "folds", "baselines"),
+    *("name", "experiment", "seeds", "data", "phases", "ablations", "sweeps", "folds", "baselines", "features"),
     *("ground_truth", "gains", "probes"),
 )
 PROBE_ROWS = ("window", "recording")
@@ -103,6 +104,8 @@ class Recipe:
         Folds of leave-participants-out, 1 = none (the split of the configs).
     baselines : tuple of str
         Baselines beside the constant.
+    features : Path
+        File of ``cerebro process`` for the baselines on features; ``Path()`` if there is none.
     ground_truth : Path
         ``ground_truth.json`` of a simulated cohort; ``Path()`` if there is none.
     pairs : tuple of (A, B)
@@ -123,6 +126,7 @@ class Recipe:
     ground_truth: Path
     pairs: tuple[tuple[str, str], ...]
     probes: Mapping[str, ProbeEntry] = field(default_factory=dict)
+    features: Path = Path()
 
     def final_phases(self) -> tuple[str, ...]:
         """Phases that no other one starts from: what the study predicts and tests."""
@@ -157,6 +161,7 @@ def read_recipe(path: Path) -> Recipe:
         variants.update(_read_sweep(f"{where}: sweeps.{name}", name, entry, phases))
     commands, prepared, cohort = _read_data(where, content.get("data", {}), path.parent)
     truth = _text(f"{where}: ground_truth", content.get("ground_truth", ""))
+    baselines = _read_baselines(where, content.get("baselines", []))
     return Recipe(
         name=_text(f"{where}: name", content["name"], may_be_empty=False),
         path=path,
@@ -166,13 +171,14 @@ def read_recipe(path: Path) -> Recipe:
         commands=commands,
         prepared=prepared,
         n_folds=_count(f"{where}: folds", content.get("folds", 1)),
-        baselines=_read_baselines(where, content.get("baselines", [])),
+        baselines=baselines,
         ground_truth=Path(truth) if truth else cohort / "ground_truth.json" if cohort != Path() else Path(),
         pairs=_read_pairs(where, content.get("gains", []), variants),
         probes={
             name: _read_probes(f"{where}: probes.{name}", name, entry, phases)
             for name, entry in _mapping(f"{where}: probes", content.get("probes", {})).items()
         },
+        features=_read_features(where, content.get("features", ""), baselines),
     )
 
 
@@ -340,6 +346,23 @@ def _read_baselines(where: str, content: Any) -> tuple[str, ...]:
                 f"{where}: baselines names {name!r}, which is unknown; choose from constant, {', '.join(BASELINES)}."
             )
     return names
+
+
+def _read_features(where: str, content: Any, baselines: Sequence[str]) -> Path:
+    """File of features; refused where no baseline needs it, and asked for where one does."""
+    path = _text(f"{where}: features", content)
+    asking = [name for name in baselines if name in FEATURE_BASELINES]
+    if asking and not path:
+        raise ConfigError(
+            f"{where}: baselines names {asking[0]!r} and there is no key features; add features: PATH of the file that "
+            "`cerebro process --config configs/processing.yaml` makes."
+        )
+    if path and not asking:
+        raise ConfigError(
+            f"{where}: features={path!r} and no baseline uses it; add {' or '.join(FEATURE_BASELINES)} to baselines "
+            "or leave features out."
+        )
+    return Path(path)
 
 
 def _read_pairs(where: str, content: Any, variants: Mapping[str, Ablation]) -> tuple[tuple[str, str], ...]:

@@ -159,14 +159,15 @@ def _text(value: object) -> str:
 
 def _labels(table: Any, column: str, path: Path) -> npt.NDArray[np.float64]:
     """0, 1 or NaN of each row."""
-    values = _floats(table, column, path, "0, 1 or nothing")
+    values = floats(table, column, path, "0, 1 or nothing")
     wrong = values[np.isfinite(values) & (values != 0) & (values != 1)]
     if len(wrong) or np.isinf(values).any():
         raise DataError(f"{path} column {column} holds {(wrong.tolist() or [np.inf])[0]:g}, expected 0 or 1.")
     return values
 
 
-def _floats(table: Any, column: str, path: Path, expected: str) -> npt.NDArray[np.float64]:
+def floats(table: Any, column: str, path: Path, expected: str) -> npt.NDArray[np.float64]:
+    """Numbers of a column, NaN where a cell has none; DataError where it holds something else than ``expected``."""
     cells = table.column(column).combine_chunks()
     if not (is_number(cells.type) or pa.types.is_boolean(cells.type) or pa.types.is_null(cells.type)):
         raise DataError(f"{path} column {column} holds {cells.type}, expected {expected}.")
@@ -175,7 +176,7 @@ def _floats(table: Any, column: str, path: Path, expected: str) -> npt.NDArray[n
 
 def numbers(table: Any, column: str, path: Path) -> npt.NDArray[np.float64]:
     """Finite numbers of a column; DataError where a cell is none."""
-    values = _floats(table, column, path, "numbers")
+    values = floats(table, column, path, "numbers")
     if not np.isfinite(values).all():
         raise DataError(f"{path} column {column} has a missing or infinite value; fill the cell or remove the row.")
     return values
