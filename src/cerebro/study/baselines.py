@@ -38,6 +38,8 @@ class Windows:
     ----------
     participant : list of str (N,)
         As ``corpus:id``.
+    recording : array (N,)
+        Number of the recording.
     feature : array (N, F)
         Logarithm of band power by channel and band; F = 0 where it was not asked for.
     target, known : dict of array (N,)
@@ -45,6 +47,7 @@ class Windows:
     """
 
     participant: list[str]
+    recording: npt.NDArray[np.int64]
     feature: npt.NDArray[np.float32]
     target: dict[str, Array]
     known: dict[str, npt.NDArray[np.bool_]]
@@ -96,7 +99,10 @@ def make_baselines(study: Mapping[str, Any], folder: Path, say: Callable[[str], 
         train, test = _windows(data, "train", with_power), _windows(data, "test", with_power)
         for name in missing:
             predict = _constant if name == "constant" else _linear
-            arrays: dict[str, npt.NDArray[Any]] = {"participant": np.asarray(test.participant, np.str_)}
+            arrays: dict[str, npt.NDArray[Any]] = {
+                "participant": np.asarray(test.participant, np.str_),
+                "recording": test.recording,
+            }
             for target, of_run in tested.items():
                 n_classes = of_run.prediction.shape[1] if of_run.kind == "classification" else 0
                 arrays[f"target/{target}"] = test.target[target]
@@ -133,7 +139,7 @@ def _windows(data: EEGData, stage: Stage, with_power: bool) -> Windows:
     loader = data.evaluation_loader(stage)
     keys = np.asarray(data.participant_keys(), np.str_)
     every = math.ceil(len(data.rows(stage)) / MAX_WINDOWS) if stage == "train" else 1
-    rows, features = [], []
+    rows, recordings, features = [], [], []
     targets: dict[str, list[Array]] = {name: [] for name in data.targets}
     known: dict[str, list[npt.NDArray[np.bool_]]] = {name: [] for name in data.targets}
     for number, raw in enumerate(progress(loader, f"baselines, {stage}", "batch", stays=False)):
@@ -141,6 +147,7 @@ def _windows(data: EEGData, stage: Stage, with_power: bool) -> Windows:
             continue
         batch = raw.to_microvolts()
         rows.append(batch.participant.numpy())
+        recordings.append(batch.recording.numpy().astype(np.int64))
         if with_power:
             power = np.log10(np.maximum(band_power(batch.eeg.numpy(), data.signal.sfreq), MIN_POWER))  # (B, C, K)
             placed = np.zeros((len(batch), len(data.signal.channels), power.shape[-1]), np.float32)
@@ -153,6 +160,7 @@ def _windows(data: EEGData, stage: Stage, with_power: bool) -> Windows:
     n_windows = sum(map(len, rows))
     return Windows(
         [str(name) for name in keys[np.concatenate(rows)]],
+        np.concatenate(recordings),
         np.concatenate(features) if features else np.zeros((n_windows, 0), np.float32),
         {name: np.concatenate(parts) for name, parts in targets.items()},
         {name: np.concatenate(parts) for name, parts in known.items()},

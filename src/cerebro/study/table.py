@@ -7,6 +7,14 @@ NOTES = {
     "nrmse": "NRMSE: lower is better, 1 is a constant",
     "balanced_accuracy": "balanced accuracy: higher is better",
 }
+ORACLE, REFERENCE = "oracle (trait known)", "reference (planted feature)"
+CLASS_SCORES = {
+    "auc": "AUC",
+    "balanced_accuracy": "balanced accuracy",
+    "f1": "F1",
+    "macro_f1": "macro F1",
+    "accuracy": "accuracy",
+}
 
 
 def results_table(results: Mapping[str, Any]) -> str:
@@ -42,12 +50,38 @@ def results_table(results: Mapping[str, Any]) -> str:
     return "\n".join(
         [
             *(title, "", *_aligned(rows), "", *_gain_lines(results, targets), ""),
+            *_class_lines(results, targets),
             *_convergence_lines(results),
             *_validation_lines(results),
             *_probe_lines(results),
             shared,
         ]
     )
+
+
+def _class_lines(results: Mapping[str, Any], targets: Sequence[str]) -> list[str]:
+    """A table for each classification and unit: participants (or recordings, rows), and windows if predicted."""
+    lines: list[str] = []
+    models = {**results["baselines"], **results["variants"]}
+    for target in targets:
+        units = dict.fromkeys(unit for model in models.values() for unit in model.get(target, {}).get("n_units", {}))
+        for unit in units:
+            there = {name: model[target] for name, model in models.items() if unit in model.get(target, {})}
+            first = next(iter(there.values()))
+            names = [name for name in CLASS_SCORES if name in first[unit]]
+            rows = [["", *(CLASS_SCORES[name] for name in names)]]
+            for key, label in (("oracle_auc", ORACLE), ("reference_auc", REFERENCE)):
+                if "auc" in names and key in results["references"].get(target, {}) and unit != "window":
+                    rows.append([label, f"{results['references'][target][key]:.4f}"])
+            rows += [[name, *(_estimate(entry[unit][score]) for score in names)] for name, entry in there.items()]
+            counts = ", ".join(f"{n} of class {label}" for label, n in enumerate(first["n_units"][unit]))
+            lines += [f"{target} by {unit} ({counts}):", *_aligned(rows), ""]
+    if lines and results.get("n_folds", 1) > 1:
+        lines += [
+            "probabilities of all folds are pooled: knowing only the shares of the classes then scores below chance",
+            "",
+        ]
+    return lines
 
 
 def _title_without_scores(results: Mapping[str, Any]) -> str:
@@ -80,7 +114,7 @@ def _probe_lines(results: Mapping[str, Any]) -> list[str]:
 
 def _reference_rows(results: Mapping[str, Any], targets: Sequence[str]) -> list[list[str]]:
     rows = []
-    for key, label in (("oracle", "oracle (trait known)"), ("reference", "reference (planted feature)")):
+    for key, label in (("oracle", ORACLE), ("reference", REFERENCE)):
         known = [results["references"].get(target, {}).get(key) for target in targets]
         if any(value is not None for value in known):
             rows.append([label, *("" if value is None else f"{value:.4f}" for value in known)])
