@@ -1,5 +1,6 @@
 """``cerebro run`` and ``cerebro report``: a study from its recipe to the page that shows it."""
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from cerebro.study.execute import (
     hold_study,
     is_finished,
     make_data,
+    people_in,
     refuse_narrower,
     run_plan,
     store_hash,
@@ -70,6 +72,10 @@ def run(argv: list[str]) -> int:
     from cerebro.study.tracking import StudyTracker
 
     plan = _plan(recipe, out, asked.variant, seeds)
+    if plan.uncounted:
+        raise ConfigError(
+            f"{_uncounted(plan)}; make it with `cerebro prepare`, or name it in data.prepare of the recipe."
+        )
     with hold_study(out, f"cerebro run {recipe.path}"):
         tracker = StudyTracker(plan, _say)
         try:
@@ -113,7 +119,7 @@ def report(argv: list[str]) -> int:
 
 
 def _plan(recipe: Recipe, out: Path, variants: list[str], seeds: list[int]) -> Plan:
-    return plan_study(recipe, out, variants, seeds, store_hash, installed_code_version(), weights_hash)
+    return plan_study(recipe, out, variants, seeds, store_hash, installed_code_version(), weights_hash, people_in)
 
 
 def _check_keys(plan: Plan) -> None:
@@ -137,7 +143,17 @@ def _check_keys(plan: Plan) -> None:
             raise ConfigError(f"phase {run.phase!r} of {plan.recipe.path} ({run.used_by}): {error}") from None
 
 
+def _uncounted(plan: Plan) -> str:
+    stores = " and ".join(store.as_posix() for store in plan.uncounted)
+    return f"folds: leave_one_out has as many folds as there are people in {stores}, which is not prepared"
+
+
 def _print_plan(plan: Plan) -> None:
+    if plan.uncounted:
+        for command in plan.recipe.commands:
+            print(shlex.join(command))
+        print(f"# {_uncounted(plan)} yet: their number is not known")
+        return
     for line in plan.commands():
         print(line)
     if any(store_hash(store) == UNPREPARED for store in plan.stores):

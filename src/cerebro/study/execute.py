@@ -34,6 +34,28 @@ def store_hash(store: Path) -> str:
     return str(read_json(manifest).get("data_hash", UNPREPARED))
 
 
+def people_in(store: Path) -> int:
+    """People with a recording in a prepared store (names of one person count once), or 0 where there is none.
+
+    Raises
+    ------
+    ConfigError
+        If it is a mixture, which is split member by member.
+    """
+    if (store / "mixture.json").is_file():
+        raise ConfigError(
+            f"folds: leave_one_out counts the people of one store, and {store} is a mixture of several; give the "
+            "number of folds."
+        )
+    if store_hash(store) == UNPREPARED:
+        return 0
+    from cerebro.data.splits import people_of  # brings pandas, which a plan can do without
+    from cerebro.data.store import Store
+
+    opened = Store.open(store)
+    return len(people_of(opened.participants, opened.recordings))
+
+
 def weights_hash(path: Path) -> str:
     """SHA-256 of weights from outside the study, a file or a folder of files, or ``UNPREPARED`` where none are."""
     if not path.exists():

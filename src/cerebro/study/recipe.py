@@ -21,6 +21,7 @@ KEYS = (
     *("name", "experiment", "seeds", "data", "phases", "ablations", "sweeps", "folds", "baselines"),
     *("ground_truth", "gains", "probes"),
 )
+LEAVE_ONE_OUT = "leave_one_out"
 PROBE_ROWS = ("window", "recording")
 
 
@@ -100,6 +101,8 @@ class Recipe:
         The stores that these make.
     n_folds : int
         Folds of leave-participants-out, 1 = none (the split of the configs).
+    leaves_one_out : bool
+        There are as many folds as people in the store; planning counts them.
     baselines : tuple of str
         Baselines beside the constant.
     ground_truth : Path
@@ -122,6 +125,7 @@ class Recipe:
     ground_truth: Path
     pairs: tuple[tuple[str, str], ...]
     probes: Mapping[str, ProbeEntry] = field(default_factory=dict)
+    leaves_one_out: bool = False
 
     def final_phases(self) -> tuple[str, ...]:
         """Phases that no other one starts from: what the study predicts and tests."""
@@ -164,7 +168,8 @@ def read_recipe(path: Path) -> Recipe:
         variants=variants,
         commands=commands,
         prepared=prepared,
-        n_folds=_count(f"{where}: folds", content.get("folds", 1)),
+        n_folds=_read_folds(f"{where}: folds", content.get("folds", 1)),
+        leaves_one_out=content.get("folds", 1) == LEAVE_ONE_OUT,
         baselines=_read_baselines(where, content.get("baselines", [])),
         ground_truth=Path(truth) if truth else cohort / "ground_truth.json" if cohort != Path() else Path(),
         pairs=_read_pairs(where, content.get("gains", []), variants),
@@ -379,7 +384,9 @@ def _names(where: str, content: Any) -> list[str]:
     return content
 
 
-def _count(where: str, content: Any) -> int:
+def _read_folds(where: str, content: Any) -> int:
+    if content == LEAVE_ONE_OUT:
+        return 1  # until the people of the store are counted
     if not isinstance(content, int) or isinstance(content, bool) or content < 1:
-        raise ConfigError(f"{where}={content!r}; give a whole number from 1 on.")
+        raise ConfigError(f"{where}={content!r}; give a whole number from 1 on, or {LEAVE_ONE_OUT}.")
     return content

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from lightning.pytorch import Trainer
 
+from cerebro.errors import DataError
 from cerebro.files import lock_folder, remove_orphans
 from cerebro.signal import SignalSpec
 from cerebro.training.checkpoint import check_same_signal, check_same_tensors, read_checkpoint
@@ -78,6 +79,11 @@ def score_phase(
         with lock_folder(scoring.out, f"cerebro, scores of {stage}"):
             remove_orphans(scoring.out)
             found = evaluate(phase, loaders[stage](), scoring.trainer.precision, with_losses=stage == "val", what=stage)
+            if not found.arrays:
+                raise DataError(
+                    f"there is no window to {stage}: nobody of that side has one (recordings too short, or of another "
+                    "task); correct data.split or data.windows, or leave such people out of the store."
+                )
             target = scoring.out / f"predictions_{stage}.npz"
             found.write(target, data.participant_keys())
             table = scoring.out / f"participants_{stage}.tsv"
