@@ -148,10 +148,11 @@ def run_plan(plan: Plan, command: Command, say: Say, fit_flags: Callable[[Run], 
 
 def is_finished(run: Run) -> bool:
     """Whether fit, and test and probe where there are any, have written what they write last."""
-    return _is_fitted(run) and _is_tested(run) and _is_probed(run)
+    return is_fitted(run) and _is_tested(run) and _is_probed(run)
 
 
-def _is_fitted(run: Run) -> bool:
+def is_fitted(run: Run) -> bool:
+    """Whether its training has come to its end."""
     report = run.folder / "run.json"
     return report.is_file() and read_json(report).get("state") == "finished"
 
@@ -170,7 +171,7 @@ def _is_probed(run: Run) -> bool:
 
 
 def _run_phase(run: Run, command: Command, fit_flags: Callable[[Run], list[str]]) -> int:
-    if not _is_fitted(run):
+    if not is_fitted(run):
         code = command([*run.fit[1:], *fit_flags(run)])
         if code != 0:
             return code

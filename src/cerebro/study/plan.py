@@ -242,7 +242,7 @@ class _Planner:
             return identity
 
         folder = self.out / "phases" / f"{phase.name}-{identity}"
-        flags = [part for key, value in overrides.items() for part in (f"--{key}", _written(value))]
+        flags = [part for key, value in overrides.items() for part in (f"--{key}", written(value))]
         if transfers or config["model"].get("init"):
             placed = [{**entry, "source": self._checkpoint(entry["source"])} for entry in transfers]
             flags += ["--model.init", json.dumps(placed)]
@@ -302,7 +302,7 @@ def _set(config: dict[str, Any], key: str, value: Any, where: str) -> None:
     node[last] = value
 
 
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
     """A value as it is typed on a command line."""
     return value if isinstance(value, str) else json.dumps(value)
 

@@ -14,12 +14,13 @@ from typing import Any
 import yaml
 
 from cerebro.errors import ConfigError
+from cerebro.study.search_space import Choice, Search, Span, read_parameter
 from cerebro.yaml_safety import check_yaml
 
 BASELINES = ("band_power",)  # the constant stands beside every score without being asked for
 KEYS = (
     *("name", "experiment", "seeds", "data", "phases", "ablations", "sweeps", "folds", "baselines"),
-    *("ground_truth", "gains", "probes"),
+    *("ground_truth", "gains", "probes", "searches"),
 )
 LEAVE_ONE_OUT = "leave_one_out"
 PROBE_ROWS = ("window", "recording")
@@ -103,6 +104,8 @@ class Recipe:
         Folds of leave-participants-out, 1 = none (the split of the configs).
     leaves_one_out : bool
         There are as many folds as people in the store; planning counts them.
+    searches : mapping
+        Searched sweeps by name; none of them runs unless it is asked for.
     baselines : tuple of str
         Baselines beside the constant.
     ground_truth : Path
@@ -126,11 +129,17 @@ class Recipe:
     pairs: tuple[tuple[str, str], ...]
     probes: Mapping[str, ProbeEntry] = field(default_factory=dict)
     leaves_one_out: bool = False
+    searches: Mapping[str, Search] = field(default_factory=dict)
 
     def final_phases(self) -> tuple[str, ...]:
         """Phases that no other one starts from: what the study predicts and tests."""
-        needed = {name for phase in self.phases.values() for name in (phase.init, phase.tokenizer)}
-        return tuple(name for name in self.phases if name not in needed)
+        return final_phases(self.phases)
+
+
+def final_phases(phases: Mapping[str, PhaseEntry]) -> tuple[str, ...]:
+    """Those of ``phases`` that no other one starts from."""
+    needed = {name for phase in phases.values() for name in (phase.init, phase.tokenizer)}
+    return tuple(name for name in phases if name not in needed)
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -176,6 +185,10 @@ def read_recipe(path: Path) -> Recipe:
         probes={
             name: _read_probes(f"{where}: probes.{name}", name, entry, phases)
             for name, entry in _mapping(f"{where}: probes", content.get("probes", {})).items()
+        },
+        searches={
+            name: _read_search(f"{where}: searches.{name}", str(name), entry, phases)
+            for name, entry in _mapping(f"{where}: searches", content.get("searches", {})).items()
         },
     )
 
@@ -285,6 +298,31 @@ def _read_sweep(where: str, sweep: str, content: Any, phases: Mapping[str, Phase
         f"{sweep}={value}": Ablation(tuple(phases), {content["phase"]: {str(content["key"]): value}})
         for value in content["values"]
     }
+
+
+def _read_search(where: str, name: str, content: Any, phases: Mapping[str, PhaseEntry]) -> Search:
+    needed = ("phase", "parameters", "trials", "monitor", "direction")
+    _check_keys(where, content, (*needed, "seed", "scored_phase"), required=needed)
+    if not name or "/" in name or name.startswith("."):
+        raise ConfigError(f"{where}: the name cannot be a folder's; choose a word such as finetuning.")
+    _check_phase(f"{where}.phase", content["phase"], phases)
+    final = final_phases(phases)
+    scored = content.get("scored_phase", final[0] if len(final) == 1 else "")
+    if scored not in final:
+        found = f"scored_phase={scored!r} is none of them" if scored else "none is named"
+        raise ConfigError(f"{where}: the final phases are {', '.join(final)}, and {found}; set scored_phase to one.")
+    parameters: dict[str, Span | Choice] = {}
+    for key, entry in _mapping(f"{where}.parameters", content["parameters"]).items():
+        try:
+            parameters[str(key)] = read_parameter(entry)
+        except ConfigError as error:
+            raise ConfigError(f"{where}.parameters.{key}: {error}") from None
+    keys = ("trials", "seed", "monitor", "direction")
+    trials, seed, monitor, direction = ({"seed": 0, **content}[key] for key in keys)
+    try:
+        return Search(name, content["phase"], scored, parameters, trials, seed, monitor, direction)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
 
 
 def _read_data(where: str, content: Any, folder: Path) -> tuple[tuple[tuple[str, ...], ...], tuple[Path, ...], Path]:
