@@ -140,3 +140,45 @@ def test_mistakes_give_one_line_and_exit_code_two(write_recipe, capsys, argv, me
 def test_help_shows_an_example(verb, capsys):
     assert main([verb, "--help"]) == 0
     assert f"cerebro {verb}" in capsys.readouterr().out.split("example", 1)[1]
+
+
+SEARCH = {
+    "phase": "challenge2",
+    "scored_phase": "challenge2",
+    "parameters": {"model.optim.lr": {"low": 1.0e-5, "high": 1.0e-3, "log": True}},
+    "trials": 3,
+    "monitor": "val/participant_f1_p_factor",
+    "direction": "max",
+}
+
+
+def test_a_dry_run_of_a_search_prints_what_is_searched_and_writes_nothing(write_recipe, capsys):
+    path = write_recipe(searches={"tuning": SEARCH})
+    assert main(["run", str(path), "--search", "tuning", "--seeds", "0,1", "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "# search tuning: 3 trials (TPE, seed 0), each with seeds 0, 1"
+    assert "# challenge2: model.optim.lr from 1e-05 to 0.001, logarithmic" in lines
+    assert sum(line.startswith("cerebro fit ") for line in lines) == 2 * 4
+    assert not any(line.startswith("cerebro test") for line in lines)
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--search", "tunning"], "--search tunning is not in recipes/tiny.yaml; choose from tuning"),
+        (["--search", "tuning", "--variant", "full"], "leave one of them away"),
+    ],
+)
+def test_a_search_that_is_not_there_is_refused(write_recipe, capsys, flags, message):
+    path = write_recipe(searches={"tuning": SEARCH})
+    assert main(["run", str(path), *flags]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_plain_run_knows_nothing_of_searches(write_recipe, capsys):
+    printed = []
+    for searches in (None, {"tuning": SEARCH}):
+        assert main(["run", str(write_recipe(searches=searches)), "--dry-run"]) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]

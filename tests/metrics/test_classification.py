@@ -2,10 +2,10 @@ import math
 
 import numpy as np
 import pytest
-from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
+from sklearn.metrics import balanced_accuracy_score, f1_score, precision_score, recall_score, roc_auc_score
 
 from cerebro.errors import ConfigError
-from cerebro.metrics.classification import accuracy, auc, balanced_accuracy, confusion_matrix, f1
+from cerebro.metrics.classification import accuracy, auc, balanced_accuracy, confusion_matrix, f1, precision, recall
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -16,6 +16,8 @@ def test_scores_agree_with_scikit_learn(seed):
     p = (score > 0.5).astype(int)
     assert balanced_accuracy(y, p) == pytest.approx(balanced_accuracy_score(y, p))
     assert f1(y, p) == pytest.approx(f1_score(y, p))
+    assert precision(y, p) == pytest.approx(precision_score(y, p))
+    assert recall(y, p) == pytest.approx(recall_score(y, p))
     assert auc(y, score) == pytest.approx(roc_auc_score(y, score))
     assert accuracy(y, p) == pytest.approx((y == p).mean())
 
@@ -38,6 +40,13 @@ def test_probabilities_count_as_their_likeliest_class():
 def test_f1_of_an_absent_class_is_missing():
     assert math.isnan(f1([0, 0], [0, 0]))
     assert f1([0, 0], [0, 1]) == 0.0
+
+
+def test_precision_without_a_prediction_and_recall_without_a_case_are_missing():
+    assert math.isnan(precision([0, 1], [0, 0]))
+    assert recall([0, 1], [0, 0]) == 0.0
+    assert math.isnan(recall([0, 0], [0, 1]))
+    assert precision([0, 0], [0, 1]) == 0.0
 
 
 def test_fractions_in_place_of_classes_are_refused():

@@ -3,9 +3,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from cerebro.errors import DataError
+from cerebro.metrics.bootstrap import ParticipantBootstrap
 from cerebro.metrics.regression import nrmse
+from cerebro.study.classes import class_entry, common_unit
 from cerebro.study.convergence import convergence
 from cerebro.study.execute import run_plan
 from cerebro.study.plan import plan_study
@@ -147,6 +150,64 @@ def test_classification_scores_balanced_accuracy_and_pools_folds(write_recipe, f
     assert entry["n_windows"] == 2 * 237
     assert 0.5 < entry["balanced_accuracy"]["mean"] <= 1
     assert "balanced accuracy" in results_table(results)
+    assert "probabilities of all folds are pooled" in results_table(results)
+
+
+def test_a_study_scores_participants_and_windows_with_intervals(write_recipe, fake_cerebro, monkeypatch):
+    recipe = read_recipe(write_recipe(ablations=None, gains=None, ground_truth="truth.json"))
+    truth = {"oracle_nrmse": {"p_factor": 0.9}, "oracle_auc": {"p_factor": 0.95}, "reference_auc": {"p_factor": 0.85}}
+    Path("truth.json").write_text(json.dumps(truth))
+    out = Path("runs/classes")
+    assert run_plan(plan_study(recipe, out), fake_cerebro(is_classification=True), say=lambda line: None) == 0
+    path = next(out.glob("phases/challenge2*/predictions_test.npz"))
+    with np.load(path) as file:
+        arrays = dict(file)
+    row = np.repeat(np.arange(len(arrays["participant"])), 2)
+    for name, values in {**arrays, "known": arrays["known/p_factor"]}.items():
+        if name in ("participant", "recording", "known", "target/p_factor", "prediction/p_factor"):
+            key = f"window/{name}" if "/" in name else f"window/{name}/p_factor"
+            arrays[key] = values[row]
+    np.savez(path, **arrays)
+    monkeypatch.setattr("cerebro.study.results.baseline_predictions", lambda study, folder: {})
+    results = make_results(out)
+    entry = results["variants"]["full"]["p_factor"]
+    known = arrays["known/p_factor"]
+    people = sorted(set(arrays["participant"][known].tolist()))
+    mine = [(arrays["participant"] == name) & known for name in people]
+    chance = [arrays["prediction/p_factor"][rows, 1].mean() for rows in mine]
+    label = [arrays["target/p_factor"][rows][0] for rows in mine]
+    assert entry["participant"]["auc"]["mean"] == pytest.approx(roc_auc_score(label, chance), abs=1e-6)
+    low, high = entry["participant"]["f1"]["ci95"]
+    assert low < entry["participant"]["f1"]["mean"] < high
+    assert entry["participant"]["f1"]["per_seed"] == [entry["participant"]["f1"]["mean"]]
+    assert entry["n_units"] == {
+        "participant": [label.count(0.0), label.count(1.0)],
+        "window": [2 * int((arrays["target/p_factor"][known] == n).sum()) for n in (0, 1)],
+    }
+    assert set(entry["window"]) == {"auc", "balanced_accuracy", "f1", "precision", "recall", "accuracy"}
+    assert results["references"] == {"p_factor": {"oracle_auc": 0.95, "reference_auc": 0.85}}, (
+        "no NRMSE among accuracies"
+    )
+    lines = results_table(results).splitlines()
+    (at,) = [number for number, line in enumerate(lines) if line.startswith("p_factor by participant (")]
+    assert lines[at + 1].split()[:3] == ["AUC", "balanced", "accuracy"]
+    assert lines[at + 2].split() == ["oracle", "(trait", "known)", "0.9500"]
+    assert lines[at + 4].startswith("full ")
+    assert f"{entry['participant']['auc']['mean']:.4f} [" in lines[at + 4]
+    assert any(line.startswith("p_factor by window (") for line in lines)
+    assert not any("folds are pooled" in line for line in lines)
+
+
+def test_labels_that_differ_between_recordings_are_scored_by_recording_in_every_model():
+    who, label = ["a", "a", "b", "b"], np.array([0.0, 1.0, 0.0, 1.0])
+    chance = np.stack([1 - label, label], axis=1)
+    known = Predictions(who, label, chance, 0, recording=["1", "2", "3", "4"])
+    unknown = Predictions(who, label, chance, 0)
+    assert common_unit({"full": {"task": [known]}}, "task") == "recording"
+    assert common_unit({"full": {"task": [known]}, "constant": {"task": [unknown]}}, "task") == "row"
+    entry = class_entry([known, known], "recording", ParticipantBootstrap("ab", 20))
+    assert entry["recording"]["auc"] == {"mean": 1.0, "ci95": [1.0, 1.0], "per_seed": [1.0, 1.0]}
+    assert entry["n_units"] == {"recording": [2, 2]}
 
 
 def test_predictions_are_read_without_windows_that_lack_a_label(study_folder):

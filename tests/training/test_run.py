@@ -331,6 +331,13 @@ def test_scores_stand_beside_the_constant_predictor(whole: Path, tmp_path: Path)
         assert set(found["participant"]) == {"toy:08", "toy:09"}
 
 
+def test_a_side_without_a_window_is_refused(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toy.ToyData, "test_dataloader", lambda self: toy.ToyLoader([8], 0, 8, False))
+    scoring = Scoring(tmp_path, 0, TrainerKeys(accelerator="cpu"), allow_seen_participants=False)
+    with pytest.raises(CerebroError, match="there is no window to test: nobody of that side has one"):
+        score_phase("test", build, toy.ToyData(), whole / "best.ckpt", scoring)
+
+
 @pytest.mark.parametrize("epochs", [1, 9])
 def test_a_frozen_encoder_does_not_change_at_all(whole: Path, tmp_path: Path, epochs: int) -> None:
     record = train(tmp_path, ckpt_path=whole / "best.ckpt", name="other", freeze_encoder_epochs=epochs)

@@ -1,6 +1,8 @@
 """``cerebro run`` and ``cerebro report``: a study from its recipe to the page that shows it."""
 
+import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from cerebro.cli.main import main
@@ -11,6 +13,7 @@ from cerebro.study.execute import (
     hold_study,
     is_finished,
     make_data,
+    people_in,
     refuse_narrower,
     run_plan,
     store_hash,
@@ -24,6 +27,7 @@ examples:
   cerebro run recipes/demo.yaml --dry-run          the plain commands, nothing is done
   cerebro run recipes/demo.yaml --out runs/demo    all of them; what is finished is reused
   cerebro run recipes/demo.yaml --variant full supervised --seeds 0,1,2 --out runs/seeds
+  cerebro run recipes/mamba_search.yaml --search finetuning    try settings, chosen by validation; test the best
 
 Killed or stopped at any moment, the same command continues where it was.
 """
@@ -44,6 +48,7 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, help="folder of the study (default runs/<name of the recipe>)")
     parser.add_argument("--variant", nargs="+", action="extend", default=[], metavar="NAME", help="these variants only")
     parser.add_argument("--seeds", default="", metavar="0,1,2", help="seeds in place of the recipe's")
+    parser.add_argument("--search", default="", metavar="NAME", help="run this searched sweep of the recipe instead")
     parser.add_argument("--dry-run", action="store_true", help="print the commands and stop")
     parser.add_argument("--executor", default="local", help="where phases run: local")
     asked = parser.parse_args(argv)
@@ -51,6 +56,8 @@ def run(argv: list[str]) -> int:
     recipe = read_recipe(asked.recipe)
     out = asked.out or Path("runs") / recipe.name
     seeds = _seeds(asked.seeds)
+    if asked.search:
+        return _search(recipe, asked.search, out, asked.variant, seeds, asked.dry_run)
     if asked.dry_run:
         _print_plan(_plan(recipe, out, asked.variant, seeds))
         return 0
@@ -73,6 +80,10 @@ def run(argv: list[str]) -> int:
     if recipe.features != Path():
         check_features(recipe.features)
     plan = _plan(recipe, out, asked.variant, seeds)
+    if plan.uncounted:
+        raise ConfigError(
+            f"{_uncounted(plan)}; make it with `cerebro prepare`, or name it in data.prepare of the recipe."
+        )
     with hold_study(out, f"cerebro run {recipe.path}"):
         tracker = StudyTracker(plan, _say)
         try:
@@ -91,6 +102,44 @@ def run(argv: list[str]) -> int:
         tracker.finish(results, [out / "results.json", page])
     print(results_table(results))
     print(f"\n{out / 'results.json'} and {page} are written")
+    return 0
+
+
+def _search(recipe: Recipe, name: str, out: Path, variants: list[str], seeds: list[int], is_dry: bool) -> int:
+    """Run a searched sweep: trials by validation, then one test of the best."""
+    from cerebro.study.search import Searcher, check_installed, describe_search
+
+    if name not in recipe.searches:
+        known = f"choose from {', '.join(recipe.searches)}" if recipe.searches else "it has no searches: add them"
+        raise ConfigError(f"--search {name} is not in {recipe.path}; {known}.")
+    if variants:
+        raise ConfigError("--search tries settings of the full study, and takes no --variant; leave one of them away.")
+    recipe = replace(recipe, seeds=tuple(seeds) or recipe.seeds)
+    searcher = Searcher(recipe, recipe.searches[name], lambda trial: _plan(trial, out, [], []), main, out, _say)
+    if is_dry:
+        for line in describe_search(searcher):
+            print(line)
+        return 0
+    check_installed()
+    _check_keys(searcher.plan_of(searcher.first_setting()))
+    code = make_data(recipe, main, _say)
+    if code != 0:
+        return code
+    from cerebro.study.search_report import search_results, search_table, write_best, write_trials
+
+    with hold_study(out, f"cerebro run {recipe.path} --search {name}"):
+        code = searcher.run()
+        table = write_trials(searcher)
+        if code != 0:
+            return code
+        best = searcher.best()
+        setting = write_best(searcher, best)
+        code, plan, n_tested = searcher.test(best)
+        if code != 0:
+            return code
+        results = search_results(searcher, best, plan, n_tested)
+    print(search_table(results))
+    print(f"\n{searcher.folder / 'search.json'}, {table} and {setting} are written")
     return 0
 
 
@@ -116,7 +165,7 @@ def report(argv: list[str]) -> int:
 
 
 def _plan(recipe: Recipe, out: Path, variants: list[str], seeds: list[int]) -> Plan:
-    return plan_study(recipe, out, variants, seeds, store_hash, installed_code_version(), weights_hash)
+    return plan_study(recipe, out, variants, seeds, store_hash, installed_code_version(), weights_hash, people_in)
 
 
 def _check_keys(plan: Plan) -> None:
@@ -143,7 +192,17 @@ def _check_keys(plan: Plan) -> None:
             raise ConfigError(f"phase {run.phase!r} of {plan.recipe.path} ({run.used_by}): {error}") from None
 
 
+def _uncounted(plan: Plan) -> str:
+    stores = " and ".join(store.as_posix() for store in plan.uncounted)
+    return f"folds: leave_one_out has as many folds as there are people in {stores}, which is not prepared"
+
+
 def _print_plan(plan: Plan) -> None:
+    if plan.uncounted:
+        for command in plan.recipe.commands:
+            print(shlex.join(command))
+        print(f"# {_uncounted(plan)} yet: their number is not known")
+        return
     for line in plan.commands():
         print(line)
     if any(store_hash(store) == UNPREPARED for store in plan.stores):

@@ -1,4 +1,4 @@
-"""Scores of predicted classes: accuracy, balanced accuracy, F1 and the area under the ROC curve.
+"""Scores of predicted classes: accuracy, balanced accuracy, precision, recall, F1 and the area under the ROC curve.
 
 One rule for what is undefined: a score that would divide by zero is NaN, so AUC with one class is missing and not 0.5.
 Balanced accuracy averages over the classes that occur in the truth.
@@ -49,6 +49,20 @@ def balanced_accuracy(y: npt.ArrayLike, p: npt.ArrayLike) -> float:
     if not len(truth):
         return float("nan")
     return float(np.mean([(prediction[truth == label] == label).mean() for label in np.unique(truth)]))
+
+
+def precision(y: npt.ArrayLike, p: npt.ArrayLike, positive: int = 1) -> float:
+    """Share of those predicted to be of class ``positive`` who are; NaN if it is predicted nowhere."""
+    truth, prediction = _checked(y, p)
+    predicted = prediction == positive
+    return float((truth[predicted] == positive).mean()) if predicted.any() else float("nan")
+
+
+def recall(y: npt.ArrayLike, p: npt.ArrayLike, positive: int = 1) -> float:
+    """Share of those of class ``positive`` who are found (sensitivity); NaN if nobody is of it."""
+    truth, prediction = _checked(y, p)
+    belongs = truth == positive
+    return float((prediction[belongs] == positive).mean()) if belongs.any() else float("nan")
 
 
 def f1(y: npt.ArrayLike, p: npt.ArrayLike, positive: int = 1) -> float:

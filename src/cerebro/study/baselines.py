@@ -42,6 +42,8 @@ class Windows:
     ----------
     participant : list of str (N,)
         As ``corpus:id``.
+    recording : array (N,)
+        Number of the recording.
     feature : array (N, F)
         Logarithm of band power by channel and band; F = 0 where it was not asked for.
     target, known : dict of array (N,)
@@ -49,6 +51,7 @@ class Windows:
     """
 
     participant: list[str]
+    recording: npt.NDArray[np.int64]
     feature: npt.NDArray[np.float32]
     target: dict[str, Array]
     known: dict[str, npt.NDArray[np.bool_]]
@@ -113,7 +116,11 @@ def make_baselines(study: Mapping[str, Any], folder: Path, say: Callable[[str], 
             features = features or read_features(Path(study["features"]))
             recording, _ = data.labels("test")
             people = np.asarray(data.participant_keys(), np.str_)[data.store.index["participant"][recording]]
-            arrays: dict[str, npt.NDArray[Any]] = {"participant": people, "features": np.array(digest)}
+            arrays: dict[str, npt.NDArray[Any]] = {
+                "participant": people,
+                "recording": recording,
+                "features": np.array(digest),
+            }
             for target, n in n_classes.items():
                 arrays.update(predict_from_features(name, features, data, target, n, say))
             write_atomically(baseline_path(folder, name, run), partial(save_arrays, arrays))
@@ -125,7 +132,10 @@ def _make_window_baselines(
     train, test = (_windows(data, stage, "band_power" in names) for stage in ("train", "test"))
     for name in names:
         predict = _constant if name == "constant" else _linear
-        arrays: dict[str, npt.NDArray[Any]] = {"participant": np.asarray(test.participant, np.str_)}
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "participant": np.asarray(test.participant, np.str_),
+            "recording": test.recording,
+        }
         for target, n in n_classes.items():
             arrays[f"target/{target}"] = test.target[target]
             arrays[f"known/{target}"] = test.known[target]
@@ -176,7 +186,7 @@ def _windows(data: EEGData, stage: Stage, with_power: bool) -> Windows:
     loader = data.evaluation_loader(stage)
     keys = np.asarray(data.participant_keys(), np.str_)
     every = math.ceil(len(data.rows(stage)) / MAX_WINDOWS) if stage == "train" else 1
-    rows, features = [], []
+    rows, recordings, features = [], [], []
     targets: dict[str, list[Array]] = {name: [] for name in data.targets}
     known: dict[str, list[npt.NDArray[np.bool_]]] = {name: [] for name in data.targets}
     for number, raw in enumerate(progress(loader, f"baselines, {stage}", "batch", stays=False)):
@@ -184,6 +194,7 @@ def _windows(data: EEGData, stage: Stage, with_power: bool) -> Windows:
             continue
         batch = raw.to_microvolts()
         rows.append(batch.participant.numpy())
+        recordings.append(batch.recording.numpy().astype(np.int64))
         if with_power:
             power = np.log10(np.maximum(band_power(batch.eeg.numpy(), data.signal.sfreq), MIN_POWER))  # (B, C, K)
             placed = np.zeros((len(batch), len(data.signal.channels), power.shape[-1]), np.float32)
@@ -196,6 +207,7 @@ def _windows(data: EEGData, stage: Stage, with_power: bool) -> Windows:
     n_windows = sum(map(len, rows))
     return Windows(
         [str(name) for name in keys[np.concatenate(rows)]],
+        np.concatenate(recordings),
         np.concatenate(features) if features else np.zeros((n_windows, 0), np.float32),
         {name: np.concatenate(parts) for name, parts in targets.items()},
         {name: np.concatenate(parts) for name, parts in known.items()},

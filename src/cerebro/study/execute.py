@@ -34,6 +34,28 @@ def store_hash(store: Path) -> str:
     return str(read_json(manifest).get("data_hash", UNPREPARED))
 
 
+def people_in(store: Path) -> int:
+    """People with a recording in a prepared store (names of one person count once), or 0 where there is none.
+
+    Raises
+    ------
+    ConfigError
+        If it is a mixture, which is split member by member.
+    """
+    if (store / "mixture.json").is_file():
+        raise ConfigError(
+            f"folds: leave_one_out counts the people of one store, and {store} is a mixture of several; give the "
+            "number of folds."
+        )
+    if store_hash(store) == UNPREPARED:
+        return 0
+    from cerebro.data.splits import people_of  # brings pandas, which a plan can do without
+    from cerebro.data.store import Store
+
+    opened = Store.open(store)
+    return len(people_of(opened.participants, opened.recordings))
+
+
 def weights_hash(path: Path) -> str:
     """SHA-256 of weights from outside the study, a file or a folder of files, or ``UNPREPARED`` where none are."""
     if not path.exists():
@@ -126,10 +148,11 @@ def run_plan(plan: Plan, command: Command, say: Say, fit_flags: Callable[[Run], 
 
 def is_finished(run: Run) -> bool:
     """Whether fit, and test and probe where there are any, have written what they write last."""
-    return _is_fitted(run) and _is_tested(run) and _is_probed(run)
+    return is_fitted(run) and _is_tested(run) and _is_probed(run)
 
 
-def _is_fitted(run: Run) -> bool:
+def is_fitted(run: Run) -> bool:
+    """Whether its training has come to its end."""
     report = run.folder / "run.json"
     return report.is_file() and read_json(report).get("state") == "finished"
 
@@ -148,7 +171,7 @@ def _is_probed(run: Run) -> bool:
 
 
 def _run_phase(run: Run, command: Command, fit_flags: Callable[[Run], list[str]]) -> int:
-    if not _is_fitted(run):
+    if not is_fitted(run):
         code = command([*run.fit[1:], *fit_flags(run)])
         if code != 0:
             return code

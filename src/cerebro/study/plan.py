@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cerebro.errors import ConfigError
+from cerebro.study.folds import with_folds
 from cerebro.study.recipe import PhaseEntry, ProbeEntry, Recipe, load_config
 
 UNPREPARED = "unprepared"  # data hash of a store that is not there yet
@@ -60,6 +61,7 @@ class Plan:
     chains: tuple[Chain, ...]
     stores: tuple[Path, ...]  # what the phases train on, each once
     weights: tuple[Path, ...] = ()  # files from outside the study that phases start from, each once
+    uncounted: tuple[Path, ...] = ()  # stores that are not there for ``leave_one_out``: two folds stand in for all
 
     def commands(self) -> list[str]:
         """Plain commands that can be pasted into a shell, comments above them."""
@@ -81,6 +83,7 @@ def plan_study(
     data_hash: Callable[[Path], str] = lambda store: UNPREPARED,
     code_version: str = "",
     weights_hash: Callable[[Path], str] = lambda path: UNPREPARED,
+    count_people: Callable[[Path], int] = lambda store: 0,
 ) -> Plan:
     """Plan a recipe.
 
@@ -100,6 +103,8 @@ def plan_study(
         Hash of the installed code.
     weights_hash : callable
         File of weights from outside the study -> hash of its content.
+    count_people : callable
+        Store folder -> people in it, 0 where it is not prepared; asked for ``folds: leave_one_out``.
 
     Raises
     ------
@@ -112,6 +117,7 @@ def plan_study(
     paths = {phase.config for phase in recipe.phases.values()}
     paths.update(path for ablation in recipe.variants.values() for path in ablation.configs.values())
     configs = {path: load_config(path) for path in paths}
+    recipe, uncounted = with_folds(recipe, configs, count_people)
     planner = _Planner(recipe, out, configs, data_hash, code_version, weights_hash)
     chosen = [name for name in recipe.variants if name in variants or not variants]
     chains = [
@@ -124,7 +130,8 @@ def plan_study(
     if not variants:
         _refuse_idle_stores(recipe, tuple(sorted(planner.data)))
     runs = tuple(replace(planner.runs[identity], variants=tuple(users)) for identity, users in planner.users.items())
-    return Plan(recipe, out, runs, tuple(chains), tuple(sorted(planner.data)), tuple(sorted(planner.weights)))
+    stores, weights = tuple(sorted(planner.data)), tuple(sorted(planner.weights))
+    return Plan(recipe, out, runs, tuple(chains), stores, weights, uncounted)
 
 
 def _store(phase: str, config: Mapping[str, Any]) -> Path:
@@ -235,7 +242,7 @@ class _Planner:
             return identity
 
         folder = self.out / "phases" / f"{phase.name}-{identity}"
-        flags = [part for key, value in overrides.items() for part in (f"--{key}", _written(value))]
+        flags = [part for key, value in overrides.items() for part in (f"--{key}", written(value))]
         if transfers or config["model"].get("init"):
             placed = [{**entry, "source": self._checkpoint(entry["source"])} for entry in transfers]
             flags += ["--model.init", json.dumps(placed)]
@@ -295,7 +302,7 @@ def _set(config: dict[str, Any], key: str, value: Any, where: str) -> None:
     node[last] = value
 
 
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
     """A value as it is typed on a command line."""
     return value if isinstance(value, str) else json.dumps(value)
 

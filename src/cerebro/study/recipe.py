@@ -14,14 +14,16 @@ from typing import Any
 import yaml
 
 from cerebro.errors import ConfigError
+from cerebro.study.search_space import Choice, Search, Span, read_parameter
 from cerebro.yaml_safety import check_yaml
 
 FEATURE_BASELINES = ("features_logistic", "features_boosting")  # of the file that the key features names
 BASELINES = ("band_power", *FEATURE_BASELINES)  # the constant stands beside every score without being asked for
 KEYS = (
     *("name", "experiment", "seeds", "data", "phases", "ablations", "sweeps", "folds", "baselines", "features"),
-    *("ground_truth", "gains", "probes"),
+    *("ground_truth", "gains", "probes", "searches"),
 )
+LEAVE_ONE_OUT = "leave_one_out"
 PROBE_ROWS = ("window", "recording")
 PROCESSED_STORE = "stores/primary"  # of `cerebro process`, unless its config says another
 
@@ -102,6 +104,10 @@ class Recipe:
         The stores that these make.
     n_folds : int
         Folds of leave-participants-out, 1 = none (the split of the configs).
+    leaves_one_out : bool
+        There are as many folds as people in the store; planning counts them.
+    searches : mapping
+        Searched sweeps by name; none of them runs unless it is asked for.
     baselines : tuple of str
         Baselines beside the constant.
     features : Path
@@ -127,11 +133,18 @@ class Recipe:
     pairs: tuple[tuple[str, str], ...]
     probes: Mapping[str, ProbeEntry] = field(default_factory=dict)
     features: Path = Path()
+    leaves_one_out: bool = False
+    searches: Mapping[str, Search] = field(default_factory=dict)
 
     def final_phases(self) -> tuple[str, ...]:
         """Phases that no other one starts from: what the study predicts and tests."""
-        needed = {name for phase in self.phases.values() for name in (phase.init, phase.tokenizer)}
-        return tuple(name for name in self.phases if name not in needed)
+        return final_phases(self.phases)
+
+
+def final_phases(phases: Mapping[str, PhaseEntry]) -> tuple[str, ...]:
+    """Those of ``phases`` that no other one starts from."""
+    needed = {name for phase in phases.values() for name in (phase.init, phase.tokenizer)}
+    return tuple(name for name in phases if name not in needed)
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -170,7 +183,8 @@ def read_recipe(path: Path) -> Recipe:
         variants=variants,
         commands=commands,
         prepared=prepared,
-        n_folds=_count(f"{where}: folds", content.get("folds", 1)),
+        n_folds=_read_folds(f"{where}: folds", content.get("folds", 1)),
+        leaves_one_out=content.get("folds", 1) == LEAVE_ONE_OUT,
         baselines=baselines,
         ground_truth=Path(truth) if truth else cohort / "ground_truth.json" if cohort != Path() else Path(),
         pairs=_read_pairs(where, content.get("gains", []), variants),
@@ -179,6 +193,10 @@ def read_recipe(path: Path) -> Recipe:
             for name, entry in _mapping(f"{where}: probes", content.get("probes", {})).items()
         },
         features=_read_features(where, content.get("features", ""), baselines),
+        searches={
+            name: _read_search(f"{where}: searches.{name}", str(name), entry, phases)
+            for name, entry in _mapping(f"{where}: searches", content.get("searches", {})).items()
+        },
     )
 
 
@@ -287,6 +305,31 @@ def _read_sweep(where: str, sweep: str, content: Any, phases: Mapping[str, Phase
         f"{sweep}={value}": Ablation(tuple(phases), {content["phase"]: {str(content["key"]): value}})
         for value in content["values"]
     }
+
+
+def _read_search(where: str, name: str, content: Any, phases: Mapping[str, PhaseEntry]) -> Search:
+    needed = ("phase", "parameters", "trials", "monitor", "direction")
+    _check_keys(where, content, (*needed, "seed", "scored_phase"), required=needed)
+    if not name or "/" in name or name.startswith("."):
+        raise ConfigError(f"{where}: the name cannot be a folder's; choose a word such as finetuning.")
+    _check_phase(f"{where}.phase", content["phase"], phases)
+    final = final_phases(phases)
+    scored = content.get("scored_phase", final[0] if len(final) == 1 else "")
+    if scored not in final:
+        found = f"scored_phase={scored!r} is none of them" if scored else "none is named"
+        raise ConfigError(f"{where}: the final phases are {', '.join(final)}, and {found}; set scored_phase to one.")
+    parameters: dict[str, Span | Choice] = {}
+    for key, entry in _mapping(f"{where}.parameters", content["parameters"]).items():
+        try:
+            parameters[str(key)] = read_parameter(entry)
+        except ConfigError as error:
+            raise ConfigError(f"{where}.parameters.{key}: {error}") from None
+    keys = ("trials", "seed", "monitor", "direction")
+    trials, seed, monitor, direction = ({"seed": 0, **content}[key] for key in keys)
+    try:
+        return Search(name, content["phase"], scored, parameters, trials, seed, monitor, direction)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
 
 
 def _read_data(where: str, content: Any, folder: Path) -> tuple[tuple[tuple[str, ...], ...], tuple[Path, ...], Path]:
@@ -419,7 +462,9 @@ def _names(where: str, content: Any) -> list[str]:
     return content
 
 
-def _count(where: str, content: Any) -> int:
+def _read_folds(where: str, content: Any) -> int:
+    if content == LEAVE_ONE_OUT:
+        return 1  # until the people of the store are counted
     if not isinstance(content, int) or isinstance(content, bool) or content < 1:
-        raise ConfigError(f"{where}={content!r}; give a whole number from 1 on.")
+        raise ConfigError(f"{where}={content!r}; give a whole number from 1 on, or {LEAVE_ONE_OUT}.")
     return content

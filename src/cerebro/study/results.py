@@ -10,6 +10,7 @@ from cerebro.errors import DataError
 from cerebro.files import read_arrays, read_json, write_json
 from cerebro.metrics.challenge import competition_score
 from cerebro.study.baselines import baseline_path, baseline_runs
+from cerebro.study.classes import class_entry, common_unit, has_probabilities
 from cerebro.study.convergence import convergence
 from cerebro.study.probes import probe_baseline_predictions, probe_predictions
 from cerebro.study.scores import Predictions, Table, estimate_entry, gain_entry, pool, read_predictions
@@ -97,7 +98,8 @@ def make_results(folder: Path, n_resamples: int = 2000, seed: int = 0) -> dict[s
     baselines = _merged(baseline_predictions(study, folder), probe_baseline_predictions(study, folder))
     has_scores = any(variants.values())
     table = Table({**variants, **baselines}, n_resamples, seed, [] if has_scores else _tested(study, folder))
-    references = read_references(study["ground_truth"], list(table.kinds), table.bootstrap.participants)
+    classes = [target for target, kind in table.kinds.items() if kind == "classification"]
+    references = read_references(study["ground_truth"], list(table.kinds), table.bootstrap.participants, classes)
     pair = score_targets(names)
     results: dict[str, Any] = {
         "name": study["name"],
@@ -107,6 +109,7 @@ def make_results(folder: Path, n_resamples: int = 2000, seed: int = 0) -> dict[s
             target: "nrmse" if kind == "regression" else "balanced_accuracy" for target, kind in table.kinds.items()
         },
         "score_targets": list(pair),
+        "n_folds": study["n_folds"],
         "references": references,
         "variants": {
             name: {
@@ -145,6 +148,9 @@ def _tested(study: Mapping[str, Any], folder: Path) -> list[str]:
 
 def _model_entry(table: Table, name: str, pair: tuple[str, ...]) -> dict[str, Any]:
     entry: dict[str, Any] = {target: table.target_entry(name, target) for target in table.models[name]}
+    for target, parts in table.models[name].items():
+        if has_probabilities(parts):
+            entry[target] |= class_entry(parts, common_unit(table.models, target), table.bootstrap)
     score = table.competition(name, (pair[0], pair[1])) if pair else None
     if score is not None:
         entry["score"] = estimate_entry(score.mean, score.resampled, score.per_seed)
@@ -182,10 +188,13 @@ def score_targets(names: Mapping[tuple[str, str], str]) -> tuple[str, ...]:
     return targets if len(targets) == 2 and set(SCORE_PHASES) <= phases else ()
 
 
-def read_references(path: str, targets: Sequence[str], participants: Sequence[str]) -> dict[str, dict[str, float]]:
+def read_references(
+    path: str, targets: Sequence[str], participants: Sequence[str], classes: Sequence[str] = ()
+) -> dict[str, dict[str, float]]:
     """Target -> ``oracle`` and ``reference`` NRMSE of a simulated cohort; {} for real data.
 
-    Where all held-out ``participants`` (``corpus:id``) belong to the cohort's hold-out release, its scores are taken.
+    Of those targets that are ``classes`` it is ``oracle_auc`` and ``reference_auc``. Where all held-out
+    ``participants`` (``corpus:id``) belong to the cohort's hold-out release, its scores are taken.
     """
     if not path:
         return {}
@@ -199,11 +208,16 @@ def read_references(path: str, targets: Sequence[str], participants: Sequence[st
     releases = {released.get(key.partition(":")[2], "") for key in participants}
     scores = holdout if releases == {holdout.get("release")} else truth
     names = {"oracle": "oracle_nrmse", "reference": "reference_nrmse"}
-    return {
-        target: {short: float(scores[key][target]) for short, key in names.items() if target in scores.get(key, {})}
+    of_classes = {"oracle_auc": "oracle_auc", "reference_auc": "reference_auc"}
+    found = {
+        target: {
+            short: float(scores[key][target])
+            for short, key in (of_classes if target in classes else names).items()
+            if target in scores.get(key, {})
+        }
         for target in targets
-        if target in scores.get("oracle_nrmse", {})
     }
+    return {target: entry for target, entry in found.items() if entry}
 
 
 def variant_cost(study: Mapping[str, Any], folder: Path, variant: str) -> dict[str, Any]:

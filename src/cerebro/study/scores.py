@@ -27,6 +27,25 @@ Kind = Literal["regression", "classification"]
 
 
 @dataclass(frozen=True)
+class WindowPredictions:
+    """Probabilities of single windows within the rows, where a head predicts them.
+
+    Parameters
+    ----------
+    participant : list of str (M,)
+        As ``corpus:id``.
+    target : array (M,)
+        Class.
+    prediction : array (M, K)
+        Probabilities of the classes.
+    """
+
+    participant: list[str]
+    target: Array
+    prediction: Array
+
+
+@dataclass(frozen=True)
 class Predictions:
     """Held-out windows with a known label, of one model or pooled over folds.
 
@@ -40,12 +59,18 @@ class Predictions:
         Values, or of classes their numbers as int64 or the probabilities of K classes.
     n_unknown : int
         Windows without a label, left out.
+    recording : list of str (N,), optional
+        Number of the recording, where it is known.
+    windows : WindowPredictions, optional
+        Of single windows, where they were predicted.
     """
 
     participant: list[str]
     target: Array
     prediction: npt.NDArray[Any]
     n_unknown: int
+    recording: list[str] | None = None
+    windows: WindowPredictions | None = None
 
     @property
     def kind(self) -> Kind:
@@ -87,8 +112,21 @@ def read_predictions(path: Path) -> dict[str, Predictions]:
             file[f"target/{name}"][known].astype(np.float64),
             prediction.astype(np.int64 if prediction.dtype.kind == "i" else np.float64),
             int((~known).sum()),
+            file["recording"][known].astype(str).tolist() if "recording" in file else None,
+            _windows(file, name),
         )
     return found
+
+
+def _windows(file: Mapping[str, npt.NDArray[Any]], target: str) -> WindowPredictions | None:
+    if f"window/known/{target}" not in file:
+        return None
+    known = file[f"window/known/{target}"].astype(bool)
+    return WindowPredictions(
+        file[f"window/participant/{target}"][known].astype(str).tolist(),
+        file[f"window/target/{target}"][known].astype(np.float64),
+        file[f"window/prediction/{target}"][known].astype(np.float64),
+    )
 
 
 def pool(parts: Sequence[Predictions]) -> Predictions:
@@ -98,6 +136,24 @@ def pool(parts: Sequence[Predictions]) -> Predictions:
         np.concatenate([part.target for part in parts]),
         np.concatenate([part.prediction for part in parts]),
         sum(part.n_unknown for part in parts),
+        _joined([part.recording for part in parts]),
+        _pooled_windows([part.windows for part in parts]),
+    )
+
+
+def _joined(parts: Sequence[list[str] | None]) -> list[str] | None:
+    there = [part for part in parts if part is not None]
+    return [name for part in there for name in part] if len(there) == len(parts) else None
+
+
+def _pooled_windows(parts: Sequence[WindowPredictions | None]) -> WindowPredictions | None:
+    there = [part for part in parts if part is not None]
+    if len(there) < len(parts):
+        return None
+    return WindowPredictions(
+        [name for part in there for name in part.participant],
+        np.concatenate([part.target for part in there]),
+        np.concatenate([part.prediction for part in there]),
     )
 
 

@@ -7,6 +7,14 @@ NOTES = {
     "nrmse": "NRMSE: lower is better, 1 is a constant",
     "balanced_accuracy": "balanced accuracy: higher is better",
 }
+ORACLE, REFERENCE = "oracle (trait known)", "reference (planted feature)"
+CLASS_SCORES = {
+    "auc": "AUC",
+    "balanced_accuracy": "balanced accuracy",
+    "f1": "F1",
+    "macro_f1": "macro F1",
+    "accuracy": "accuracy",
+}
 
 
 def results_table(results: Mapping[str, Any]) -> str:
@@ -22,9 +30,9 @@ def results_table(results: Mapping[str, Any]) -> str:
     rows = [["", *columns, "train", "peak"]]
     rows += _reference_rows(results, targets)
     for name, model in {**results["baselines"], **results["variants"]}.items():
-        cells = [_estimate(model.get(target, {}).get(results["measures"][target])) for target in targets]
+        cells = [estimate_text(model.get(target, {}).get(results["measures"][target])) for target in targets]
         if results["score_targets"]:
-            cells.append(_estimate(model.get("score")))
+            cells.append(estimate_text(model.get("score")))
         cost = (
             [f"{model['train_seconds']:.0f} s", f"{model['peak_memory_mb']:,.0f} MB"]
             if "train_seconds" in model
@@ -41,13 +49,39 @@ def results_table(results: Mapping[str, Any]) -> str:
     shared = f"{len(results['phases'])} phase runs, {n_shared} of them shared between variants"
     return "\n".join(
         [
-            *(title, "", *_aligned(rows), "", *_gain_lines(results, targets), ""),
+            *(title, "", *aligned(rows), "", *_gain_lines(results, targets), ""),
+            *class_lines(results, targets),
             *_convergence_lines(results),
             *_validation_lines(results),
             *_probe_lines(results),
             shared,
         ]
     )
+
+
+def class_lines(results: Mapping[str, Any], targets: Sequence[str]) -> list[str]:
+    """A table for each classification and unit: participants (or recordings, rows), and windows if predicted."""
+    lines: list[str] = []
+    models = {**results["baselines"], **results["variants"]}
+    for target in targets:
+        units = dict.fromkeys(unit for model in models.values() for unit in model.get(target, {}).get("n_units", {}))
+        for unit in units:
+            there = {name: model[target] for name, model in models.items() if unit in model.get(target, {})}
+            first = next(iter(there.values()))
+            names = [name for name in CLASS_SCORES if name in first[unit]]
+            rows = [["", *(CLASS_SCORES[name] for name in names)]]
+            for key, label in (("oracle_auc", ORACLE), ("reference_auc", REFERENCE)):
+                if "auc" in names and key in results["references"].get(target, {}) and unit != "window":
+                    rows.append([label, f"{results['references'][target][key]:.4f}"])
+            rows += [[name, *(estimate_text(entry[unit][score]) for score in names)] for name, entry in there.items()]
+            counts = ", ".join(f"{n} of class {label}" for label, n in enumerate(first["n_units"][unit]))
+            lines += [f"{target} by {unit} ({counts}):", *aligned(rows), ""]
+    if lines and results.get("n_folds", 1) > 1:
+        lines += [
+            "probabilities of all folds are pooled: knowing only the shares of the classes then scores below chance",
+            "",
+        ]
+    return lines
 
 
 def _title_without_scores(results: Mapping[str, Any]) -> str:
@@ -65,7 +99,7 @@ def _validation_lines(results: Mapping[str, Any], with_cost: bool = False) -> li
             model = results["variants"][variant]
             cost = [f"{model['train_seconds']:.0f} s", f"{model['peak_memory_mb']:,.0f} MB"] if with_cost else []
             rows.append([variant, *cells, *cost])
-        lines += [f"validation of {phase} at its best epoch:", *_aligned(rows), ""]
+        lines += [f"validation of {phase} at its best epoch:", *aligned(rows), ""]
     return lines
 
 
@@ -80,7 +114,7 @@ def _probe_lines(results: Mapping[str, Any]) -> list[str]:
 
 def _reference_rows(results: Mapping[str, Any], targets: Sequence[str]) -> list[list[str]]:
     rows = []
-    for key, label in (("oracle", "oracle (trait known)"), ("reference", "reference (planted feature)")):
+    for key, label in (("oracle", ORACLE), ("reference", REFERENCE)):
         known = [results["references"].get(target, {}).get(key) for target in targets]
         if any(value is not None for value in known):
             rows.append([label, *("" if value is None else f"{value:.4f}" for value in known)])
@@ -96,7 +130,7 @@ def _gain_lines(results: Mapping[str, Any], targets: Sequence[str]) -> list[str]
                 of_gap = f"{_percent(share['mean'])} of the reachable gap" if share else ""
                 rows.append([f"{pair}, {target}", _percent_interval(entry[target]["gain"]), of_gap])
     note = "gain (S_B - S_A) / S_B of A over B, paired over participants (balanced error for classes):"
-    return [note, *_aligned(rows)] if rows else []
+    return [note, *aligned(rows)] if rows else []
 
 
 def _convergence_lines(results: Mapping[str, Any]) -> list[str]:
@@ -108,10 +142,11 @@ def _convergence_lines(results: Mapping[str, Any]) -> list[str]:
     for name, entry in found.items():
         cells = [f"{entry[p]['steps']:,.0f} ({entry[p]['seconds']:,.0f} s)" if p in entry else "" for p in phases]
         rows.append([name, *cells])
-    return ["steps until validation came within 1 % of the best of its run:", *_aligned(rows), ""]
+    return ["steps until validation came within 1 % of the best of its run:", *aligned(rows), ""]
 
 
-def _estimate(entry: Mapping[str, Any] | None) -> str:
+def estimate_text(entry: Mapping[str, Any] | None) -> str:
+    """``0.9123 [0.880, 0.950]``; empty where there is none."""
     if entry is None:
         return ""
     if entry["mean"] is None:
@@ -131,6 +166,7 @@ def _percent_interval(entry: Mapping[str, Any]) -> str:
     return f"{100 * entry['mean']:+.1f} % [{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table, cells filled up to the widest of their column."""
     widths = [max(len(row[column]) for row in rows if column < len(row)) for column in range(max(map(len, rows)))]
     return ["  ".join(cell.ljust(widths[column]) for column, cell in enumerate(row)).rstrip() for row in rows]

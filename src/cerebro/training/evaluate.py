@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +12,10 @@ from torch import Tensor
 
 from cerebro.files import write_atomically
 from cerebro.metrics.classification import balanced_accuracy
+from cerebro.metrics.participants import Unit, Units, class_scores, gather_units
 from cerebro.metrics.regression import nrmse
 from cerebro.progress import progress
-from cerebro.signal import RawBatch
+from cerebro.signal import EEGBatch, RawBatch
 from cerebro.training.means import LossMeans
 from cerebro.training.phase import Phase
 
@@ -53,7 +54,10 @@ class Evaluation:
         Mean of each part of the loss, weighted by the windows behind it; NaN without any.
     arrays : dict of array (N, ...)
         ``sample``, ``recording``, ``participant`` (numbers), ``target/<name>``, ``known/<name>``,
-        ``prediction/<name>``; empty predictions if the objective predicts nothing.
+        ``prediction/<name>``; empty predictions if the objective predicts nothing. Where it predicts single windows
+        within a row, ``window/prediction/<name>`` (M, K) and what they belong to: ``window/participant/<name>``,
+        ``window/recording/<name>``, ``window/number/<name>`` (within the row), ``window/target/<name>``,
+        ``window/known/<name>``.
     """
 
     losses: dict[str, float]
@@ -84,15 +88,45 @@ class Evaluation:
         """Targets that were predicted and whose label is known for no window at all."""
         return [score.target for score in self.scores() if not score.n_windows]
 
+    def units(self) -> dict[str, list[Units]]:
+        """What is scored of each classification: participants (or the largest unit with a label), and single windows.
+
+        Windows stand second, where the objective predicts them; without any known label both are empty.
+        """
+        found: dict[str, list[Units]] = {}
+        for score in self.scores():
+            if score.metric != "balanced_accuracy":
+                continue
+            of_windows = f"window/prediction/{score.target}" in self.arrays
+            found[score.target] = [self._units("", score.target, None)]
+            found[score.target] += [self._units("window/", score.target, "window")] if of_windows else []
+        return found
+
+    def _units(self, of: Literal["", "window/"], target: str, unit: Unit | None) -> Units:
+        """Units of a target from the arrays of rows, or from those of windows."""
+        end = f"/{target}" if of else ""
+        known = self.arrays[f"{of}known/{target}"]
+        participant, recording, truth, prediction = (
+            self.arrays[f"{of}{name}"][known]
+            for name in (f"participant{end}", f"recording{end}", f"target/{target}", f"prediction/{target}")
+        )
+        return gather_units(participant, recording, truth, prediction, unit)
+
     def rows(self, stage: str) -> dict[str, float]:
-        """Losses and scores by name, such as ``val/loss`` and ``val/nrmse_p_factor``."""
+        """Losses and scores by name: ``val/loss``, ``val/nrmse_p_factor``, ``val/participant_f1_remission``, ..."""
         named = {f"{stage}/{part}": value for part, value in self.losses.items()}
-        return named | {f"{stage}/{score.metric}_{score.target}": score.value for score in self.scores()}
+        named |= {f"{stage}/{score.metric}_{score.target}": score.value for score in self.scores()}
+        for target, levels in self.units().items():
+            for units in levels:
+                scores = class_scores(units)
+                named |= {f"{stage}/{units.unit}_{name}_{target}": value for name, value in scores.items()}
+        return named
 
     def write(self, path: Path, participant_keys: tuple[str, ...]) -> None:
         """Write the arrays as ``.npz``, participants by their ``corpus:id``."""
         keys = np.asarray(participant_keys, dtype=np.str_)
-        write_npz(path, self.arrays | {"participant": keys[self.arrays["participant"]]})
+        numbers = [name for name in self.arrays if name == "participant" or name.startswith("window/participant/")]
+        write_npz(path, self.arrays | {name: keys[self.arrays[name]] for name in numbers})
 
 
 def evaluate(
@@ -119,8 +153,7 @@ def evaluate(
                 found = {"sample": batch.sample, "recording": batch.recording, "participant": batch.participant}
                 found |= {f"target/{name}": value for name, value in batch.targets.items()}
                 found |= {f"known/{name}": value for name, value in batch.known.items()}
-                for name, value in phase.objective.predict(phase.encoder, batch, tokens).items():
-                    found[f"prediction/{name}"] = value.float()
+                found |= _predicted(phase, batch, tokens)
                 for name, value in found.items():
                     collected.setdefault(name, []).append(value.detach())
     finally:
@@ -129,6 +162,23 @@ def evaluate(
         losses=means.take(),
         arrays={name: torch.cat(values).cpu().numpy() for name, values in collected.items()},
     )
+
+
+def _predicted(phase: Phase, batch: EEGBatch, tokens: Tensor | None = None) -> dict[str, Tensor]:
+    """Predictions of the rows of a batch and, where there are any, of the real windows within them."""
+    whole = phase.objective.predict(phase.encoder, batch, tokens)
+    windows = phase.objective.predict_windows(phase.encoder, batch, tokens)
+    found = {f"prediction/{name}": value.float() for name, value in whole.items()}
+    for name, (value, is_real) in windows.items():
+        row, number = is_real.nonzero(as_tuple=True)  # (M,) each, row by row
+        found[f"window/prediction/{name}"] = value[row, number].float()
+        found[f"window/participant/{name}"] = batch.participant[row]
+        found[f"window/recording/{name}"] = batch.recording[row]
+        found[f"window/number/{name}"] = number
+        if name in batch.targets:
+            found[f"window/target/{name}"] = batch.targets[name][row]
+            found[f"window/known/{name}"] = batch.known[name][row]
+    return found
 
 
 def write_showcase(path: Path, phase: Phase, batches: Iterable[RawBatch]) -> None:

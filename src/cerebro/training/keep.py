@@ -29,6 +29,9 @@ from cerebro.training.evaluate import Evaluation, evaluate
 from cerebro.training.health import Collapsed
 from cerebro.training.phase import Phase
 
+SHOWN = ("val/nrmse", "val/balanced", "val/participant_auc", "val/participant_f1", "probe/")
+"""Beginnings of what the line of an epoch says besides losses."""
+
 
 @runtime_checkable
 class ResumableLoader(Sized, Protocol):
@@ -341,11 +344,7 @@ def write_history(path: Path, history: list[dict[str, Any]]) -> None:
 def describe_row(phase: str, row: dict[str, Any], max_epochs: int, is_best: bool) -> str:
     """One line of the history for the user."""
     shown = [f"{key} {value:.4g}" for key, value in row.items() if key.endswith("/loss") and value is not None]
-    shown += [
-        f"{key} {value:.3f}"
-        for key, value in row.items()
-        if key.startswith(("val/nrmse", "val/balanced", "probe/")) and value is not None
-    ]
+    shown += [f"{key} {value:.3f}" for key, value in row.items() if key.startswith(SHOWN) and value is not None]
     mark = " *" if is_best else ""
     return f"{phase} epoch {row['epoch'] + 1}/{max_epochs}: {', '.join(shown)} ({row['seconds']:.1f} s){mark}"
 

@@ -9,9 +9,11 @@ from typing import Literal
 import torch
 from lightning.pytorch import Trainer
 
+from cerebro.errors import DataError
 from cerebro.files import lock_folder, remove_orphans
 from cerebro.signal import SignalSpec
 from cerebro.training.checkpoint import check_same_signal, check_same_tensors, read_checkpoint
+from cerebro.training.class_report import class_lines, write_participants
 from cerebro.training.confounds import score_confounds
 from cerebro.training.evaluate import Evaluation, evaluate
 from cerebro.training.keys import TrainerKeys
@@ -31,7 +33,7 @@ class Scoring:
     Parameters
     ----------
     out : Path
-        Folder for ``predictions_<stage>.npz``.
+        Folder for ``predictions_<stage>.npz`` and, of a classification, ``participants_<stage>.tsv``.
     seed : int
         Seed of the phase that is built before its weights are loaded.
     trainer : TrainerKeys
@@ -77,11 +79,19 @@ def score_phase(
         with lock_folder(scoring.out, f"cerebro, scores of {stage}"):
             remove_orphans(scoring.out)
             found = evaluate(phase, loaders[stage](), scoring.trainer.precision, with_losses=stage == "val", what=stage)
+            if not found.arrays:
+                raise DataError(
+                    f"there is no window to {stage}: nobody of that side has one (recordings too short, or of another "
+                    "task); correct data.split or data.windows, or leave such people out of the store."
+                )
             target = scoring.out / f"predictions_{stage}.npz"
             found.write(target, data.participant_keys())
+            table = scoring.out / f"participants_{stage}.tsv"
+            has_table = stage != "predict" and write_participants(table, found, data.participant_keys())
     if stage != "predict":
-        lines += [*score_lines(found), *(score.line() for score in score_confounds(found, data))]
-    return [*lines, f"{len(found.arrays['sample']):,} windows written to {target}"]
+        lines += [*score_lines(found), *class_lines(found), *(one.line() for one in score_confounds(found, data))]
+    also = f", the people behind them to {table}" if has_table else ""
+    return [*lines, f"{len(found.arrays['sample']):,} windows written to {target}{also}"]
 
 
 def score_lines(found: Evaluation) -> list[str]:
