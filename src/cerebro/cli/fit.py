@@ -6,7 +6,7 @@ only come from cerebro, torch.nn, torch.optim and lightning.pytorch.
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -77,7 +77,7 @@ def fit(argv: list[str]) -> int:
         resume=parsed.resume,
         run_name=_run_name(asked),
         allow_seen_participants=parsed.allow_seen_participants,
-        mlflow=_built(asked).mlflow,
+        mlflow=_mlflow(asked),
         probe=_built(asked).probe,
     )
     build, data, trainer = _parts(asked)
@@ -287,6 +287,13 @@ def _run_name(asked: _Asked) -> str:
     """Name of the run; empty if it is that of the phase."""
     name = _filled(asked, str(asked.config.run_name))
     return "" if name == asked.config.model.name else name
+
+
+def _mlflow(asked: _Asked) -> MLflowKeys:
+    """Keys of MLflow, with names for ``{run_name}``, ``{name}`` and ``{model}`` in that of the registered model."""
+    keys: MLflowKeys = _built(asked).mlflow
+    run_name = _filled(asked, str(asked.config.run_name))
+    return replace(keys, register=_filled(asked, keys.register.replace("{run_name}", run_name)))
 
 
 def _filled(asked: _Asked, text: str) -> str:

@@ -7,10 +7,10 @@ from typing import Any
 from cerebro.errors import CerebroError, ConfigError
 from cerebro.files import read_json
 from cerebro.objectives.supervised import Supervised
-from cerebro.training.checkpoint import Checkpoint
+from cerebro.training.checkpoint import Checkpoint, Stamp
 from cerebro.training.keep import Keeper
 from cerebro.training.keys import RunKeys
-from cerebro.training.package import Facts, Package, package_of, read_package, write_file, write_folder
+from cerebro.training.package import Facts, Package, package_of, read_folder, read_package, write_file, write_folder
 from cerebro.training.phase import Phase
 
 FOLDER = "model"
@@ -85,14 +85,14 @@ def packaged(source: Checkpoint) -> Package:
 
 def facts_of(source: Checkpoint, name: str, scores: Mapping[str, float]) -> Facts:
     """What stands beside the store and the sources of a checkpoint, where they are still there."""
-    record = _record(source)
+    record = _record(source.stamp)
     return Facts(
         name=name,
         processing=record.get("processing") or {},
         label=record.get("label") or {},
         scores=scores,
         sources=tuple(links_of(source.stamp.inputs)),
-        data_name=str(record.get("data_set") or Path(_store(source) or "").name),
+        data_name=data_of(source.stamp)[0],
     )
 
 
@@ -108,6 +108,43 @@ def links_of(inputs: Mapping[str, str]) -> list[dict[str, str]]:
                 break
         links.append(link)
     return links
+
+
+def origin_tags(inputs: Mapping[str, str]) -> dict[str, str]:
+    """Tags of a run that started from others: their weights and, where they are known, their MLflow runs."""
+    links = links_of(inputs)
+    if not links:
+        return {}
+    runs = [link["mlflow_run_id"] for link in links if "mlflow_run_id" in link]
+    return {
+        "pretraining_weights_sha256": ", ".join(link["weights_sha256"] for link in links),
+        **({"pretraining_run_id": ", ".join(runs)} if runs else {}),
+    }
+
+
+def version_tags(folder: Path) -> dict[str, str]:
+    """Tags of a registered version: its weights, its data, where they came from, its scores."""
+    config = read_folder(folder).config
+    scores = {key.replace("/", "_"): f"{value:.6g}" for key, value in config["scores"].items()}
+    inputs = {link["file"]: link["weights_sha256"] for link in config["started_from"]}
+    runs = [link["mlflow_run_id"] for link in config["started_from"] if link.get("mlflow_run_id")]
+    tags = {
+        "weights_sha256": config["weights_sha256"],
+        "data_hash": config["data_hash"],
+        "data_name": config["data_name"],
+        "git_commit": config["git_commit"],
+        "target": config["target"].get("name", ""),
+        "pretraining_weights_sha256": ", ".join(inputs.values()),
+        "pretraining_run_id": ", ".join(runs),
+    }
+    return {key: value for key, value in tags.items() if value} | scores
+
+
+def data_of(stamp: Stamp) -> tuple[str, str, str]:
+    """Name, hash and place of the data that a run trains on, for MLflow."""
+    store = (stamp.config.get("data") or {}).get("store")
+    record = _record(stamp)
+    return str(record.get("data_set") or Path(store or "data").name), stamp.data_hash, str(store or "")
 
 
 def scores_of(best: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -137,19 +174,13 @@ def _beside(source: Checkpoint) -> Package | None:
     return found if same else None
 
 
-def _record(source: Checkpoint) -> dict[str, Any]:
+def _record(stamp: Stamp) -> dict[str, Any]:
     """What ``processing.json`` beside the store says, if it is of the data that were trained on; {} otherwise."""
-    store = _store(source)
-    file = None if store is None else store / "processing.json"
-    if file is None or not file.is_file():
+    store = (stamp.config.get("data") or {}).get("store")
+    if not isinstance(store, str) or not store or not (Path(store) / "processing.json").is_file():
         return {}
-    found = read_json(file)
-    return found if isinstance(found, dict) and found.get("data_hash") == source.stamp.data_hash else {}
-
-
-def _store(source: Checkpoint) -> Path | None:
-    store = (source.stamp.config.get("data") or {}).get("store")
-    return Path(store) if isinstance(store, str) and store else None
+    found = read_json(Path(store) / "processing.json")
+    return found if isinstance(found, dict) and found.get("data_hash") == stamp.data_hash else {}
 
 
 def _run_id(file: Path) -> str:

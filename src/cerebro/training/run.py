@@ -38,7 +38,7 @@ from cerebro.training.health import NonFiniteLoss
 from cerebro.training.keep import Keeper, NoBatches, Positioned, ResumableLoader, named_checkpoint, write_history
 from cerebro.training.keys import RunKeys, TrainerKeys
 from cerebro.training.launch import OwnNoise, check_shared, several_processes, strategy_of
-from cerebro.training.packaging import package_run
+from cerebro.training.packaging import data_of, origin_tags, package_run, version_tags
 from cerebro.training.phase import Phase
 from cerebro.training.probing import Probing
 from cerebro.training.process import isolated_randomness, peak_memory_mb, restart_peak_memory, without_hints
@@ -213,7 +213,9 @@ class _Run:
             "config_hash": self.stamp.config_hash,
             "warm_start": warm or "none",
         }
+        tags |= origin_tags(self.stamp.inputs)
         self.tracker.start(self.keys.run_name or self.phase.name, self.config, tags, self.keeper.history)
+        self.tracker.log_data(*data_of(self.stamp))
         restart_peak_memory()
         trainer = self._trainer()
         try:
@@ -367,7 +369,10 @@ class _Run:
             "last_weights_sha256": weights_sha256(last.weights),
             "mlflow_run_id": self.tracker.run_id,
         }
-        package_run(phase, best, self.keys, keeper, self.say)
+        folder = package_run(phase, best, self.keys, keeper, self.say)
+        version = None if folder is None else self.tracker.publish(folder, version_tags(folder))
+        if version is not None:
+            result["registered"] = version.plain()
         self.tracker.finish("FINISHED", [out / "config.yaml", *out.glob("isc.json")], result)
         return result
 
