@@ -4,16 +4,22 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from cerebro.errors import CerebroError, ConfigError
 from cerebro.files import read_json
 from cerebro.objectives.supervised import Supervised
+from cerebro.progress import progress
 from cerebro.training.checkpoint import Checkpoint, Stamp
 from cerebro.training.keep import Keeper
 from cerebro.training.keys import RunKeys
 from cerebro.training.package import Facts, Package, package_of, read_folder, read_package, write_file, write_folder
 from cerebro.training.phase import Phase
+from cerebro.training.profile import profile_of
+from cerebro.training.stamp import PhaseData
 
 FOLDER = "model"
+MOST_WINDOWS = 4096
 
 
 def file_of(run_name: str) -> str:
@@ -22,7 +28,7 @@ def file_of(run_name: str) -> str:
 
 
 def package_run(
-    phase: Phase, best: Checkpoint, keys: RunKeys, keeper: Keeper, say: Callable[[str], None]
+    phase: Phase, best: Checkpoint, data: PhaseData, keys: RunKeys, keeper: Keeper, say: Callable[[str], None]
 ) -> Path | None:
     """Package the best epoch of a supervised run that has a name; gives the folder, None where there is nothing to do.
 
@@ -32,6 +38,8 @@ def package_run(
         The phase, with the weights of its best epoch.
     best : Checkpoint
         Its ``best.ckpt``.
+    data : PhaseData
+        What it trained on: at most 4,096 of its windows say what its recordings are like.
     keys : RunKeys
         ``out`` and ``run_name``.
     keeper : Keeper
@@ -41,7 +49,8 @@ def package_run(
     """
     if not keys.run_name or not isinstance(phase.objective, Supervised):
         return None
-    package = package_of(best, facts_of(best, keys.run_name, scores_of(keeper.best, keeper.history)), {})
+    profile = _profile(phase, data)
+    package = package_of(best, facts_of(best, keys.run_name, scores_of(keeper.best, keeper.history)), profile)
     write_file(package, keys.out / file_of(keys.run_name))
     write_folder(package, keys.out / FOLDER)
     say(f"{keys.out / FOLDER} and {file_of(keys.run_name)} hold the model, to share and for cerebro predict")
@@ -161,6 +170,19 @@ def _check_free(out: Path) -> None:
         is_package = False
     if out.exists() and not is_package:
         raise ConfigError(f"{out} is there already and is no packaged model; choose another --out, or remove it.")
+
+
+def _profile(phase: Phase, data: PhaseData) -> dict[str, Tensor]:
+    """What the training recordings are like; empty where they are too few to say."""
+    device = next(phase.parameters()).device
+    was_training = phase.training
+    phase.eval()
+    batches = progress(
+        data.evaluation_loader("train", MOST_WINDOWS), "what the training data are like", "batch", stays=False
+    )
+    profile, _ = profile_of(phase.encoder, phase.signal, (raw.to(device).to_microvolts() for raw in batches))
+    phase.train(was_training)
+    return {} if profile is None else profile.tensors()
 
 
 def _beside(source: Checkpoint) -> Package | None:

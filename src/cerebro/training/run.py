@@ -369,7 +369,7 @@ class _Run:
             "last_weights_sha256": weights_sha256(last.weights),
             "mlflow_run_id": self.tracker.run_id,
         }
-        folder = package_run(phase, best, self.keys, keeper, self.say)
+        folder = package_run(phase, best, self.data, self.keys, keeper, self.say)
         version = None if folder is None else self.tracker.publish(folder, version_tags(folder))
         if version is not None:
             result["registered"] = version.plain()
