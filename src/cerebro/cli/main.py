@@ -21,6 +21,8 @@ from cerebro.errors import CerebroError
 VERBS: dict[str, tuple[str, str, str]] = {
     "simulate": ("cerebro.cli.simulate", "simulate", "write a cohort of recordings with known truth"),
     "prepare": ("cerebro.cli.prepare", "prepare", "turn recordings into a store that trains fast"),
+    "process-primary": ("cerebro.cli.process", "process_primary", "raw recordings and labels -> windows, and a store"),
+    "process": ("cerebro.cli.process", "process", "process-primary, and features of every window"),
     "check": ("cerebro.cli.prepare", "check", "say what is wrong with a data set"),
     "fit": ("cerebro.cli.fit", "fit", "train one phase from a config"),
     "validate": ("cerebro.cli.fit", "validate", "score a checkpoint on its validation participants"),
@@ -105,7 +107,7 @@ def _reader_is_gone() -> bool:
 
 def usage() -> str:
     """Text of ``cerebro --help``."""
-    verbs = "\n".join(f"  {verb:<10}{what}" for verb, (_, _, what) in VERBS.items())
+    verbs = "\n".join(f"  {verb:<17}{what}" for verb, (_, _, what) in VERBS.items())
     return (
         "usage: cerebro VERB [...]\n\nFrom raw EEG to trained, evaluated and shareable models.\n\n"
         f"{verbs}\n\nexample: cerebro run recipes/demo.yaml\n         cerebro fit --help"

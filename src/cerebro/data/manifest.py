@@ -39,7 +39,10 @@ def read_manifest(path: Path) -> dict[str, Any]:
     file = path / "manifest.json"
     if not file.is_file():
         state = "is unfinished" if (path / "staging").is_dir() else "was not found"
-        raise DataError(f"store {path} {state}; run `cerebro prepare CONFIG.yaml --out {path}`.")
+        raise DataError(
+            f"store {path} {state}; run `cerebro prepare CONFIG.yaml --out {path}`, or the command that makes it: for "
+            "a primary data set `cerebro process-primary --config configs/processing.yaml`."
+        )
     manifest = read_json(file)
     if not is_whole(file, manifest):
         raise DataError(f"store {path} is damaged: manifest.json; run the same `cerebro prepare` command again.")

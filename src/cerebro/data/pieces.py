@@ -9,7 +9,7 @@ import hashlib
 import inspect
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,10 @@ class Recipe:
             [asdict(self.plan), self.lsb_uV, self.code],
         ]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def make(self, entry: Entry, available: tuple[str, ...], staging: Path) -> "Outcome":
+        """`make_piece` of this recipe."""
+        return make_piece(self, entry, available, staging)
 
 
 @dataclass(frozen=True)
@@ -133,15 +137,16 @@ def make_piece(recipe: Recipe, entry: Entry, available: tuple[str, ...], staging
         write_record(staging, record)
         return Outcome(entry.key, record=record)
     except DataError as error:
-        detail = _line(error) if entry.path.name in str(error) else f"{entry.path}: {_line(error)}"
+        detail = line_of(error) if entry.path.name in str(error) else f"{entry.path}: {line_of(error)}"
         return Outcome(entry.key, failure=Finding("unusable-recording", "failed", entry.key, detail))
     except MemoryError as error:
         detail = (
-            f"{entry.path} asks for too much memory, as damaged headers do ({_line(error)}); replace it or take it out"
+            f"{entry.path} asks for too much memory, as damaged headers do ({line_of(error)}); replace it or take it "
+            "out"
         )
         return Outcome(entry.key, failure=Finding("memory-exceeded", "failed", entry.key, detail))
     except Exception as error:  # one damaged file must not end a build of days; the report names it
-        detail = f"{entry.path}: {type(error).__name__}: {_line(error)}"
+        detail = f"{entry.path}: {type(error).__name__}: {line_of(error)}"
         return Outcome(entry.key, failure=Finding("reader-error", "failed", entry.key, detail))
     record = PieceRecord(
         recording=entry.key,
@@ -254,6 +259,11 @@ def code_version(reader: Reader) -> str:
     own = inspect.getsourcefile(type(reader))
     if own is not None and Path(own).exists():
         files.add(Path(own))
+    return code_hash(files)
+
+
+def code_hash(files: Iterable[Path]) -> str:
+    """Hash of Python files, their comments and docstrings left out, whatever their order."""
     digests = sorted(hashlib.sha256(_code_of(file).encode()).hexdigest() for file in files)
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
@@ -301,6 +311,6 @@ def _check_events(entry: Entry) -> None:
             raise DataError(f"event {event.name} has onset {event.onset_s} s, duration {event.duration_s} s; mend it.")
 
 
-def _line(error: Exception) -> str:
+def line_of(error: Exception) -> str:
     """Message in one line that any terminal can show; damaged files put their bytes into it."""
     return "".join(letter if letter.isprintable() else "?" for letter in " ".join(str(error).split()))[:500]

@@ -17,7 +17,7 @@ from typing import Protocol, runtime_checkable
 from joblib.externals.loky import FIRST_COMPLETED, wait
 from joblib.externals.loky.process_executor import BrokenProcessPool, ProcessPoolExecutor
 
-from cerebro.data.pieces import Outcome, Recipe, make_piece
+from cerebro.data.pieces import Outcome
 from cerebro.data.readers.base import Entry, Finding
 from cerebro.data.shards import full_disk_in_one_line
 from cerebro.data.watchdog import end_with_parent
@@ -29,14 +29,21 @@ N_QUEUED_PER_JOB = 2
 BEGAN = ".began"  # suffix of the marker that names a recording while it is open
 
 
+class Maker(Protocol):
+    """What turns one recording into a staged piece, such as `cerebro.data.pieces.Recipe`; it survives pickling."""
+
+    def make(self, entry: Entry, available: tuple[str, ...], staging: Path) -> Outcome:
+        """Make the piece unless it is among ``available`` or staged; a recording that cannot be used is an outcome."""
+
+
 @dataclass(frozen=True)
 class Work:
     """Recordings to turn into staged pieces.
 
     Parameters
     ----------
-    recipe : Recipe
-        What the samples depend on, besides their source.
+    recipe : Maker
+        What makes a piece; all that it depends on, besides its source.
     entries : tuple of Entry
         Recordings, sorted by key.
     available : mapping of str to tuple of str
@@ -47,7 +54,7 @@ class Work:
         Folder of this process alone for the markers of open recordings.
     """
 
-    recipe: Recipe
+    recipe: Maker
     entries: tuple[Entry, ...]
     available: Mapping[str, tuple[str, ...]]
     staging: Path
@@ -128,12 +135,12 @@ def _run_alone(work: Work, entry: Entry) -> Outcome:
         return Outcome(entry.key, failure=Finding("reader-crashed", "failed", entry.key, detail))
 
 
-def _make_marked(recipe: Recipe, entry: Entry, available: tuple[str, ...], staging: Path, markers: Path) -> Outcome:
-    """`make_piece` with a marker that tells, after a crash, which recording was open."""
+def _make_marked(recipe: Maker, entry: Entry, available: tuple[str, ...], staging: Path, markers: Path) -> Outcome:
+    """`Maker.make` with a marker that tells, after a crash, which recording was open."""
     marker = markers / f"{hashlib.sha256(entry.key.encode()).hexdigest()}{BEGAN}"
     with full_disk_in_one_line(marker, len(entry.key)):
         marker.write_text(entry.key, encoding="utf-8")
     try:
-        return make_piece(recipe, entry, available, staging)
+        return recipe.make(entry, available, staging)
     finally:
         marker.unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from cerebro.data.pieces import Outcome, code_version, record_from
+from cerebro.data.pieces import Outcome, Recipe, code_version, record_from
 from cerebro.data.readers.base import Entry, Finding
 from cerebro.data.spread import Work, open_recordings, spread_here
 from cerebro.errors import CerebroError
@@ -243,8 +243,11 @@ def _outcome(content: dict[str, Any]) -> Outcome:
 
 def _check_view(work: Work) -> None:
     """Refuse to work with other code or without the recordings: the bytes would differ, or every recording fail."""
-    reader = work.recipe.reader
-    if type(reader).__module__.startswith("cerebro.") and code_version(reader) != work.recipe.code:
+    recipe = work.recipe
+    if not isinstance(recipe, Recipe):
+        raise CerebroError("a cluster makes pieces of stores only; run this command without one.")
+    reader = recipe.reader
+    if type(reader).__module__.startswith("cerebro.") and code_version(reader) != recipe.code:
         raise CerebroError(
             f"{os.uname().nodename} runs another version of cerebro than this command; install the same one there."
         )

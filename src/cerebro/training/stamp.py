@@ -2,11 +2,8 @@
 
 import hashlib
 import json
-import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from functools import lru_cache
-from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,6 +13,7 @@ import torch
 import cerebro
 from cerebro.signal import SignalSpec
 from cerebro.training.checkpoint import Checkpoint, Stamp
+from cerebro.training.commit import git_commit
 from cerebro.training.keep import ResumableLoader
 
 UNHASHED = (
@@ -161,15 +159,3 @@ def config_hash(config: dict[str, Any]) -> str:
     model = {key: value for key, value in config["model"].items() if value != LATER_KEYS.get(key)}
     kept["model"] = model | {"init": init}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
-
-
-@lru_cache(maxsize=1)
-def git_commit() -> str:
-    """Commit of the running code, ``-dirty`` if it was changed since; its version where there is no repository."""
-    folder = Path(__file__).resolve().parent
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return f"cerebro {cerebro.__version__}"
-    return found.stdout.strip() or f"cerebro {cerebro.__version__}"

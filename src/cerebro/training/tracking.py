@@ -101,18 +101,18 @@ class Tracker:
         if not self.keys.enabled:
             return
         try:
-            with _without_deprecations():
+            with without_deprecations():
                 self._open(name, parameters, tags, history)
         except Exception as error:
-            if not isinstance(error, OSError) and type(error).__module__.split(".")[0] not in FAMILY:
+            if not is_of_mlflow(error):
                 raise
             raise ConfigError(
-                f"MLflow at {self.keys.uri} does not answer ({_first_line(error)}); mend mlflow.uri or add "
+                f"MLflow at {self.keys.uri} does not answer ({first_line(error)}); mend mlflow.uri or add "
                 "--mlflow.enabled false."
             ) from None
 
     def _open(self, name: str, parameters: dict[str, Any], tags: dict[str, str], history: list[dict[str, Any]]) -> None:
-        self._client = _client(self.keys.uri)
+        self._client = client_of(self.keys.uri)
         kept = read_json(self.path) if self.path.exists() else {"uri": ""}
         run = _find(self._client, kept, self.keys.experiment) if kept["uri"] == self.keys.uri else None
         if run is None:
@@ -122,7 +122,7 @@ class Tracker:
             tags = tags | {CLAIM: kept["claim"]}
             if self.keys.parent_run_id:
                 tags |= {"mlflow.parentRunId": self.keys.parent_run_id}
-            run = self._client.create_run(_experiment_id(self._client, self.keys.experiment), run_name=name, tags=tags)
+            run = self._client.create_run(experiment_id(self._client, self.keys.experiment), run_name=name, tags=tags)
         self.run_id = run.info.run_id
         write_json(self.path, kept | {"run_id": self.run_id})
         self._client.update_run(self.run_id, status="RUNNING")
@@ -151,7 +151,7 @@ class Tracker:
         except Exception as error:  # a tracker must not cost a training run
             self._is_lost = True
             self.say(
-                f"warning: MLflow at {self.keys.uri} does not answer ({_first_line(error)}); training goes on and "
+                f"warning: MLflow at {self.keys.uri} does not answer ({first_line(error)}); training goes on and "
                 "MLflow is tried again at the end; history.jsonl holds every number"
             )
 
@@ -190,7 +190,7 @@ class Tracker:
             return
         try:
             self._send_waiting()
-            with _without_deprecations():
+            with without_deprecations():
                 for path in artifacts:
                     self._client.log_artifact(self.run_id, str(path))
                 if result is not None:
@@ -199,7 +199,7 @@ class Tracker:
         except Exception as error:  # as above: the files of the run are whole
             self.say(
                 f"warning: MLflow at {self.keys.uri} lacks {len(self._waiting)} epochs, or the end, of run "
-                f"{self.run_id} ({_first_line(error)}); the files in {self.path.parent} are whole"
+                f"{self.run_id} ({first_line(error)}); the files in {self.path.parent} are whole"
             )
 
     def _send_waiting(self) -> None:
@@ -216,7 +216,7 @@ class Tracker:
             for key, value in row.items()
             if value is not None and key not in ("epoch", "step")
         ]
-        with _without_deprecations():
+        with without_deprecations():
             self._client.log_batch(self.run_id, metrics=metrics)
 
 
@@ -243,7 +243,7 @@ def fetch_model(address: str, uri: str, into: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _without_deprecations() -> Iterator[None]:
+def without_deprecations() -> Iterator[None]:
     """Hide what MLflow's own code is told by the libraries below it; a user can do nothing about it."""
     with warnings.catch_warnings():
         for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
@@ -251,7 +251,7 @@ def _without_deprecations() -> Iterator[None]:
         yield
 
 
-def _client(uri: str) -> Any:
+def client_of(uri: str) -> Any:
     """MLflow's client, imported late (2 s); its migration chatter is switched off, its warnings are not.
 
     A new database costs another 2.5 s, once. A server that is gone is asked twice and not, as by default, for minutes.
@@ -315,15 +315,22 @@ def _find(client: Any, kept: Mapping[str, str], experiment: str) -> Any | None:
                 return None
             raise
         return run if str(run.info.lifecycle_stage) == "active" else None
-    found = client.search_runs([_experiment_id(client, experiment)], f"tags.`{CLAIM}` = '{kept['claim']}'")
+    found = client.search_runs([experiment_id(client, experiment)], f"tags.`{CLAIM}` = '{kept['claim']}'")
     return found[0] if found else None
 
 
-def _first_line(error: Exception) -> str:
+def is_of_mlflow(error: Exception) -> bool:
+    """Whether an error is MLflow's, or of what it stands on, and no fault of cerebro."""
+    return isinstance(error, OSError) or type(error).__module__.split(".")[0] in FAMILY
+
+
+def first_line(error: Exception) -> str:
+    """First line of a message, cut to 160 letters."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
 
-def _experiment_id(client: Any, name: str) -> str:
+def experiment_id(client: Any, name: str) -> str:
+    """Id of an experiment, which is made where it is not there."""
     from mlflow.exceptions import MlflowException
 
     experiment = client.get_experiment_by_name(name)

@@ -2,20 +2,23 @@
 
 import re
 from collections import Counter
+from collections.abc import Generator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import pandas as pd
 
 from cerebro.data.participants import read_participants
+from cerebro.data.readers.apart import each_apart
 from cerebro.data.readers.base import Entry, Finding, Reader, Recording, Scan, Skip
 from cerebro.data.readers.bids_sidecar import compare_with_sidecar
 from cerebro.data.readers.events_file import annotations, bids_events
 from cerebro.data.readers.found_files import files_below
 from cerebro.data.readers.label_table import LabelTable, with_labels
-from cerebro.data.readers.signal_file import read_signal
-from cerebro.data.readers.table_file import TableFormat, is_table, read_table_file, table_events
+from cerebro.data.readers.signal_file import electrode_names, read_signal
+from cerebro.data.readers.table_file import TableFormat, is_table, read_table_file, table_electrodes, table_events
 from cerebro.errors import ConfigError, DataError, check_exists, check_positive
 from cerebro.montage import Montage, hbn_129, read_asa, standard_1005
 
@@ -70,6 +73,8 @@ class Folder(Reader):
         Electrodes that channel labels may mean, and where they are.
     asa_path : Path or None
         ASA electrode file (``.elc``) with names and places to use in place of ``montage``.
+    files : tuple of Path
+        These files below ``root``, whatever ``pattern``; empty = all that it finds.
     reference : {"Cz", "average", "linked-ears", "unknown"}
         Reference of the recordings.
     min_duration_s : float
@@ -88,7 +93,7 @@ class Folder(Reader):
         If the electrode file cannot be read.
     """
 
-    scan_only = (*WHO_AND_WHAT, "pattern", "events")
+    scan_only = (*WHO_AND_WHAT, "pattern", "files", "events")
 
     def __init__(
         self,
@@ -109,6 +114,7 @@ class Folder(Reader):
         table: TableFormat | None = None,
         label_tables: dict[str, LabelTable] = {},  # noqa: B006 - never changed
         asa_path: Path | None = None,
+        files: tuple[Path, ...] = (),
     ) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
             raise ConfigError(f"name={name!r} must be one plain word; set name to letters, digits, dash or underscore.")
@@ -126,6 +132,7 @@ class Folder(Reader):
             for label, values in labels.items()
         }
         self.pattern = pattern
+        self.files = tuple(map(Path, files))
         self.reference = reference
         self.min_duration_s = min_duration_s
         self.events = events
@@ -149,7 +156,7 @@ class Folder(Reader):
             If folder, table or every recording is absent, or two values of a label match one name.
         """
         check_exists(self.root, f"folder of data set {self.corpus}", "set root to the folder of the recordings.")
-        paths = files_below(self.root, self.pattern)
+        paths = sorted(self.files) or files_below(self.root, self.pattern)
         if not paths:
             raise DataError(f"{self.root} holds no file {self.pattern}; set root or pattern.")
         if self.table is None and any(map(is_table, paths)):
@@ -241,6 +248,13 @@ class Folder(Reader):
                 kept.append(replace(entry, events=events))
         return kept
 
+    def electrodes(self, entries: Sequence[Entry]) -> Generator[tuple[tuple[str, ...] | None, str], None, None]:
+        """Electrodes of each recording, in the montage's order and spelling, from headers; no sample is read.
+
+        ``None`` and in one line why, where a header cannot be used.
+        """
+        return each_apart(partial(_electrodes, self.montage(), self.table), [entry.path for entry in entries])
+
     def load(self, entry: Entry) -> Recording:
         """Open one signal; see `Reader.load`."""
         if self.table is not None and is_table(entry.path):
@@ -253,6 +267,12 @@ class Folder(Reader):
             detail = f"{duration_s:g} s, shorter than {self.min_duration_s:g} s"
             raise Skip(Finding("too-short", "skipped", entry.key, detail))
         return recording
+
+
+def _electrodes(montage: Montage, table: TableFormat | None, path: Path) -> tuple[str, ...]:
+    if table is not None and is_table(path):
+        return table_electrodes(path, table, montage)
+    return electrode_names(path, montage)
 
 
 def _compile(key: str, regex: str) -> "re.Pattern[str]":

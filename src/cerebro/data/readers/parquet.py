@@ -78,6 +78,9 @@ class ParquetWindows(Reader):
         person. A ``remission`` in the rows must agree with it.
     participant_column : str
         Its column that names the person.
+    labels : tuple of str
+        Columns of numbers that are labels of recordings, one value in all rows of a recording: ``label/NAME`` in the
+        store.
 
     Raises
     ------
@@ -87,7 +90,7 @@ class ParquetWindows(Reader):
         If the electrode file cannot be read.
     """
 
-    scan_only = ("pattern", "task", "participants", "participant_column")
+    scan_only = ("pattern", "task", "participants", "participant_column", "labels")
 
     def __init__(
         self,
@@ -105,11 +108,15 @@ class ParquetWindows(Reader):
         participants: Path | None = None,
         participant_column: str = "participant_id",
         asa_path: Path | None = None,
+        labels: tuple[str, ...] = (),
     ) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
             raise ConfigError(f"name={name!r} must be one plain word; set name to letters, digits, dash or underscore.")
         check_positive("sfreq", sfreq)
         check_positive("window_length", window_length)
+        named = [label for label in labels if label.lower() in (*FIXED, LABEL)]
+        if named:
+            raise ConfigError(f"labels names {named[0]}, which is read in any case; take it out of labels.")
         self.corpus = name
         self.root = Path(root)
         self.pattern = pattern
@@ -122,6 +129,7 @@ class ParquetWindows(Reader):
         self.ignore_columns = tuple(ignore_columns)
         self.participants = None if participants is None else Path(participants)
         self.participant_column = participant_column
+        self.labels = tuple(labels)
         self._montage = montage
         self._own_montage = None if asa_path is None else read_asa(Path(asa_path))
 
@@ -153,7 +161,7 @@ class ParquetWindows(Reader):
         for path in paths:
             where = path.relative_to(self.root).as_posix()
             try:
-                listed = recordings_of(path)
+                listed = recordings_of(path, self.labels)
             except DataError as error:
                 findings.append(Finding("unusable-file", "failed", where, " ".join(str(error).split())))
                 continue
@@ -180,9 +188,15 @@ class ParquetWindows(Reader):
             if len(places) > 1:
                 names = " and ".join(place.relative_to(self.root).as_posix() for place, _ in places[:2])
                 findings.append(Finding("recording-in-two-files", "failed", key, f"its windows stand in {names}"))
+            elif twice := [name for name, of in listed.numbers[person, run].items() if len(of) > 1]:
+                detail = f"{twice[0]} differs between rows of one recording; make them agree"
+                findings.append(Finding("label-contradiction", "failed", key, detail))
             elif person not in contradicted:
                 if listed.has_labels and not values:
                     findings.append(Finding("label-missing", "repaired", key, f"no {LABEL} in its rows"))
+                others = {name: of for name, of in listed.numbers[person, run].items() if of}
+                for name in sorted(set(self.labels) - set(others)):
+                    findings.append(Finding("label-missing", "repaired", key, f"no {name} in its rows"))
                 number = re.fullmatch(r"(?:run-?)?(\d+)", run)
                 entries.append(
                     Entry(
@@ -191,7 +205,10 @@ class ParquetWindows(Reader):
                         task=self.task,
                         path=path,
                         run=int(number[1]) if number else 0,
-                        labels={LABEL: next(iter(values))} if values else {},
+                        labels={
+                            **{name: next(iter(of)) for name, of in others.items()},
+                            **({LABEL: next(iter(values))} if values else {}),
+                        },
                         part=f"{person}\t{run}",
                     )
                 )

@@ -66,6 +66,32 @@ def read_signal(path: Path, montage: Montage, reference: str, key: str) -> Recor
     return recording
 
 
+def electrode_names(path: Path, montage: Montage) -> tuple[str, ...]:
+    """Electrodes of a recording in the montage's order and spelling, from its header; no sample is read.
+
+    Raises
+    ------
+    DataError
+        In one line, as `read_signal`, for what a header shows.
+    """
+    if not path.exists():
+        raise DataError(f"signal file {path} does not exist; fetch it or take it out of the data set.")
+    _check_whole(path, montage)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            labels = [str(label) for label in _open(path).ch_names]
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:  # as above
+        raise DataError(
+            f"{path} cannot be read as a recording ({type(error).__name__}: {_first_line(error)}); replace it by "
+            "a whole copy or take it out of the data set."
+        ) from None
+    found = {name for name in canonical_names(labels, montage) if name is not None}
+    return tuple(name for name in montage.channels if name in found)
+
+
 def _check_whole(path: Path, montage: Montage) -> None:
     """Raise DataError for what a header says against itself or the size of its file, before a parser believes it."""
     suffix = path.suffix.lower()

@@ -108,6 +108,17 @@ def read_table_file(path: Path, table: TableFormat, montage: Montage, reference:
     return Recording(eeg, tuple(channels), float(table.sfreq), reference, findings)
 
 
+def table_electrodes(path: Path, table: TableFormat, montage: Montage) -> tuple[str, ...]:
+    """Electrodes among a table's columns in the montage's order and spelling; DataError as `read_table_file`."""
+    names = _column_names(path)
+    _check_named(names, table, path)
+    try:
+        found = set(canonical_names(names, montage))
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    return tuple(name for name in montage.channels if name in found)
+
+
 def table_events(path: Path, table: TableFormat) -> tuple[Event, ...]:
     """Markers of a table, in seconds from the first row that `read_table_file` keeps; none without a marker column.
 

@@ -23,12 +23,16 @@ Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Recordings:
-    """Recordings of a file: rows of each (participant, run), ascending, what its label says, and columns of lists."""
+    """Recordings of a file: rows of each (participant, run), ascending, what its label says, and columns of lists.
+
+    ``numbers`` are the values of other columns that were asked for, by (participant, run) and name.
+    """
 
     rows: dict[tuple[str, str], Rows]
     labels: dict[tuple[str, str], set[float]]
     has_labels: bool
     list_columns: tuple[str, ...]
+    numbers: dict[tuple[str, str], dict[str, set[float]]]
 
 
 def open_parquet(path: Path) -> Any:
@@ -92,26 +96,38 @@ def fixed_columns(file: Any, path: Path) -> dict[str, str]:
     return {name: found[name][0] for name in (*FIXED, LABEL) if name in found}
 
 
-def recordings_of(path: Path) -> Recordings:
-    """Recordings that a file holds, from its columns of participant, run and label."""
+def recordings_of(path: Path, labels_of_recordings: Sequence[str] = ()) -> Recordings:
+    """Recordings that a file holds, from its columns of participant, run and label, and of labels of recordings."""
     file = open_parquet(path)
     columns = fixed_columns(file, path)
+    absent = [name for name in labels_of_recordings if name not in file.schema_arrow.names]
+    if absent:
+        raise DataError(
+            f"{path} has no column {', '.join(absent)}, which labels names (found "
+            f"{', '.join(file.schema_arrow.names[:9])}); set labels to columns of the files."
+        )
     if file.metadata.num_rows == 0:
         raise DataError(f"{path} holds no window; take it out of the data set.")
     names = [columns[name] for name in ("participant", "run", LABEL) if name in columns]
-    table = read_columns(file, names, path)
+    table = read_columns(file, [*names, *labels_of_recordings], path)
+    others = {name: _floats(table, name, path, "numbers or nothing") for name in labels_of_recordings}
     people, runs = (_texts(table, columns[name], path) for name in ("participant", "run"))
     labels = _labels(table, columns[LABEL], path) if LABEL in columns else np.full(len(table), np.nan)
     number = people[0] * len(runs[1]) + runs[0]
     order = np.argsort(number, kind="stable")
     pieces = np.split(order, np.flatnonzero(np.diff(number[order])) + 1)
-    rows, values = {}, {}
+    rows, values, found = {}, {}, {}
     for piece in pieces:
         key = people[1][people[0][piece[0]]], runs[1][runs[0][piece[0]]]
         rows[key] = piece
-        values[key] = {float(value) for value in np.unique(labels[piece]) if np.isfinite(value)}
+        values[key] = _distinct(labels[piece])
+        found[key] = {name: _distinct(column[piece]) for name, column in others.items()}
     list_columns = tuple(field.name for field in file.schema_arrow if is_list(field.type))
-    return Recordings(rows, values, LABEL in columns, list_columns)
+    return Recordings(rows, values, LABEL in columns, list_columns, found)
+
+
+def _distinct(values: npt.NDArray[np.float64]) -> set[float]:
+    return {float(value) for value in np.unique(values) if np.isfinite(value)}
 
 
 def _texts(table: Any, column: str, path: Path) -> tuple[Rows, list[str]]:
