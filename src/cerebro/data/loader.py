@@ -7,7 +7,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import numpy.typing as npt
 import torch
+from jaxtyping import Float32, Int64
+from torch import Tensor
 
+from cerebro.data.recording_reader import RecordingReader
 from cerebro.data.sampling import Codes, Order, rank_slice
 from cerebro.data.sequences import SequenceReader
 from cerebro.data.targets import Labels
@@ -25,7 +28,7 @@ class BatchMaker:
 
     Parameters
     ----------
-    reader : WindowReader or SequenceReader
+    reader : WindowReader, SequenceReader or RecordingReader
         Cuts the windows.
     labels : Labels
         Targets of the windows.
@@ -43,7 +46,7 @@ class BatchMaker:
 
     def __init__(
         self,
-        reader: WindowReader | SequenceReader,
+        reader: WindowReader | SequenceReader | RecordingReader,
         labels: Labels,
         channels: Sequence[npt.NDArray[np.int64]],
         seed: int,
@@ -76,19 +79,23 @@ class BatchMaker:
         if len(table.channel):  # a row of the batch is one channel
             channel = channel.gather(1, torch.from_numpy(table.channel[rows].astype(np.int64))[:, None])
         microvolts = torch.empty(0, 0, 0)
-        if self.on_cpu and isinstance(self.reader, WindowReader):
+        if self.on_cpu and not isinstance(self.reader, SequenceReader):
             microvolts = self.reader.read_microvolts(rows, keys)
-            counts = torch.empty((len(rows), 0, 0), dtype=torch.int16)
+            counts, n_times = torch.empty((len(rows), 0, 0), dtype=torch.int16), microvolts.shape[2]
         else:
             counts = self.reader.read(rows, keys)
+            n_times = counts.shape[1]
         n_valid = torch.full((len(rows),), table.n_times, dtype=torch.int64)
         is_padded = self._is_padded[montage]  # windows lie inside their recordings, and a batch has one montage
         if len(table.n_valid):
             n_valid = torch.from_numpy(table.n_valid[rows])
-            is_padded = is_padded or bool((n_valid < counts.shape[1]).any())
+            is_padded = is_padded or bool((n_valid < n_times).any())
         deviation = torch.empty(0, 0)
         if len(table.deviation_uV):
             deviation = torch.from_numpy(table.deviation_uV[rows])[:, None]
+        elif isinstance(self.reader, RecordingReader):
+            channel, deviation = self._of_recordings(self.reader, rows, montage)
+            is_padded = is_padded or bool((channel < 0).any())
         return RawBatch(
             counts=counts,
             microvolts_per_count=torch.from_numpy(self._scale[recording]),
@@ -106,6 +113,16 @@ class BatchMaker:
             microvolts=microvolts,
             deviation=deviation,
         )
+
+    def _of_recordings(
+        self, reader: RecordingReader, rows: npt.NDArray[np.int64], montage: int
+    ) -> tuple[Int64[Tensor, "B O"], Float32[Tensor, "B O"]]:
+        """Channel of every row that the model sees, -1 where it never changes, and its standard deviation."""
+        channel_map, channel = self._maps[montage], self._channels[montage]
+        if channel_map is KEEP_CHANNELS:
+            channel = channel[torch.from_numpy(reader.table.columns[montage])]
+        deviation = channel_map.of_microvolts(channel_map.of_channels(reader.deviations_uV(rows)[:, :, None]))[:, :, 0]
+        return torch.where(deviation > 0, channel, -1), deviation
 
 
 class BatchLoader:

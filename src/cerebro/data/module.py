@@ -384,11 +384,25 @@ class EEGData(LightningDataModule):
         return tuple(name for name, share in self._shares.items() if not share)
 
     def _check_channels(self) -> None:
-        """Refuse to map channels of windows that hold one channel each."""
+        """Refuse to map channels of windows that hold one channel each, or in a way that loses their deviation."""
         if len(self._table.channel) and isinstance(self.channels, MapChannels):
             raise ConfigError(
                 f"{type(self.windows).__name__} gives windows of one channel, which cannot be mapped to a montage; set "
                 "data.channels to AsRecorded."
+            )
+        if not self._table.columns or all(one is KEEP_CHANNELS for one in self._plan.maps):
+            return
+        name = type(self.windows).__name__
+        if any(one.weights.numel() for one in self._plan.maps):
+            raise ConfigError(
+                f"{name} carries the standard deviation of each channel, which is not known of interpolated ones; set "
+                "data.channels.init_args.method to select or pad."
+            )
+        sizes = [len(montage.channels) for montage in self._store.montages]
+        if [len(columns) for columns in self._table.columns] != sizes:
+            raise ConfigError(
+                f"channels are chosen twice, by data.windows ({name}) and by data.channels; leave channels of "
+                "data.windows out, and name them in data.channels.init_args.electrodes."
             )
 
     def _mixed(self, rows: Rows) -> MixtureOrder:

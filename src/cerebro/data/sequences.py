@@ -13,9 +13,17 @@ from torch import Tensor
 from cerebro.data.columns import column_of
 from cerebro.data.deviations import deviations_uV
 from cerebro.data.overlap import overlap_of_windows
-from cerebro.data.sliding_windows import LABEL_PREFIX
+from cerebro.data.recording_reader import RecordingReader
 from cerebro.data.sources import WindowSource
 from cerebro.data.store import CHANNEL_MAJOR, Store
+from cerebro.data.window_source import counted
+from cerebro.data.windowed_recordings import (
+    columns_of_channels,
+    first_segments,
+    labels_of_recordings,
+    short_inside,
+    windowed_recordings,
+)
 from cerebro.data.windows import BufferPool, Omission, WindowReader, WindowTable
 from cerebro.errors import ConfigError, DataError
 
@@ -62,74 +70,35 @@ class ChannelSequences(WindowSource):
 
     def table(self, store: Store) -> tuple[WindowTable, list[Omission]]:
         """Sequences by recording, then by channel as the recording has them."""
-        left_out: list[Omission] = []
+        chosen, samples, left_out = windowed_recordings(store, self.tasks, "ChannelSequences")
         index = store.index
-        is_used = (index["layout"] == CHANNEL_MAJOR) & (index["segment_samples"] > 0)
-        _count(left_out, int((~is_used).sum()), "recordings", "continuous, no windows side by side")
-        if self.tasks:
-            task = store.recordings["task"].astype(str).to_numpy()
-            is_used &= np.isin(task, self.tasks)
-            for name in sorted(set(self.tasks) - set(task.tolist())):
-                left_out.append(Omission(0, "recordings", f"task {name} is not in the store"))
-        chosen = np.flatnonzero(is_used).astype(np.int64)
-        if not len(chosen):
-            reasons = "; ".join(map(str, left_out)) or "it holds no recordings"
-            raise DataError(
-                f"ChannelSequences finds no sequence in {store.path} ({reasons}); prepare it with ParquetWindows, or "
-                "cut continuous recordings with SlidingWindows."
-            )
-        samples = np.unique(index["segment_samples"][chosen])
-        if len(samples) > 1:
-            raise DataError(
-                f"windows of {store.path} have {' and '.join(map(str, samples[:3]))} samples; prepare them as separate "
-                "stores."
-            )
         recording, channel = self._channels(store, chosen)
-        n_windows = index["n_times"].astype(np.int64) // int(samples[0])
+        n_windows = index["n_times"].astype(np.int64) // samples
         n_used = np.minimum(n_windows, self.max_windows) if self.max_windows else n_windows
-        _count(left_out, int((n_windows - n_used)[chosen].sum()), "windows", f"behind the first {self.max_windows}")
-        n_valid = _valid_samples(store, chosen, n_used, int(samples[0]), left_out)
+        left_out += counted(int((n_windows - n_used)[chosen].sum()), "windows", f"behind the first {self.max_windows}")
+        n_valid = _valid_samples(store, chosen, n_used, samples, left_out)
         left_out += overlap_of_windows(store, chosen, n_used)
         deviation = deviations_uV(store)[index["offset_row"][recording] + channel]
         is_live = deviation > 0
-        _count(left_out, int((~is_live).sum()), "sequences", "channels that never change")
+        left_out += counted(int((~is_live).sum()), "sequences", "channels that never change")
         recording, channel, deviation = recording[is_live], channel[is_live], deviation[is_live]
         if not len(recording):
             raise DataError(f"no channel of {store.path} that was chosen ever changes; choose other channels or tasks.")
+        labels = labels_of_recordings(store, self.labels)
         table = WindowTable(
             recording=column_of(recording.astype(np.int32)),
             start=column_of(np.zeros(len(recording), np.int64)),
-            n_times=int(n_used[recording].max()) * int(samples[0]),
-            targets={name: column_of(values[recording]) for name, values in self._labels(store).items()},
+            n_times=int(n_used[recording].max()) * samples,
+            targets={name: column_of(values[recording]) for name, values in labels.items()},
             channel=column_of(channel.astype(np.int32)),
             n_valid=column_of(n_valid[recording]),
             deviation_uV=column_of(deviation),
         )
         return table, left_out
 
-    def _labels(self, store: Store) -> dict[str, npt.NDArray[np.float32]]:
-        """Values (R,) of each of ``labels``, NaN where a recording has none."""
-        known = [
-            str(name).removeprefix(LABEL_PREFIX) for name in store.recordings if str(name).startswith(LABEL_PREFIX)
-        ]
-        absent = sorted(set(self.labels) - set(known))
-        if absent:
-            raise ConfigError(
-                f"recordings of {store.path} have no label {', '.join(absent)}; set labels to some of "
-                f"{', '.join(known) or 'none'}."
-            )
-        return {name: store.recordings[LABEL_PREFIX + name].to_numpy(np.float32) for name in self.labels}
-
     def _channels(self, store: Store, chosen: Rows) -> tuple[Rows, Rows]:
         """Recording and channel of each sequence."""
-        names = [montage.channels for montage in store.montages]
-        absent = sorted(set(self.channels) - {name for montage in names for name in montage})
-        if absent:
-            raise ConfigError(f"{store.path} has no channel {', '.join(absent)}; set channels to some of its own.")
-        wanted = [
-            np.array([i for i, name in enumerate(montage) if not self.channels or name in self.channels], np.int64)
-            for montage in names
-        ]
+        wanted = columns_of_channels(store, self.channels)
         montage = store.index["montage"][chosen]
         n_each = np.array([len(channels) for channels in wanted], np.int64)[montage]
         channel = np.concatenate([wanted[number] for number in montage.tolist()])
@@ -214,9 +183,13 @@ class SequenceReader:
                 self._flat[shard] = self.store.shard(shard).numpy()
 
 
-def reader_of(store: Store, table: WindowTable, pin_memory: bool = False) -> WindowReader | SequenceReader:
-    """What reads the rows of a table: sequences of one channel where it names channels, else windows of all."""
-    return SequenceReader(store, table, pin_memory) if len(table.channel) else WindowReader(store, table, pin_memory)
+def reader_of(
+    store: Store, table: WindowTable, pin_memory: bool = False
+) -> WindowReader | SequenceReader | RecordingReader:
+    """What reads the rows of a table: one channel, several channels of stored windows, or windows of all channels."""
+    if len(table.channel):
+        return SequenceReader(store, table, pin_memory)
+    return RecordingReader(store, table, pin_memory) if table.columns else WindowReader(store, table, pin_memory)
 
 
 def _valid_samples(
@@ -226,18 +199,11 @@ def _valid_samples(
     segments = store.segments
     is_short = segments["n_valid"].to_numpy(np.int64) < samples
     recording = segments["recording"].to_numpy(np.int64)
-    first = np.searchsorted(recording, np.arange(len(store.index)))  # row of each recording's first segment
+    first = first_segments(store)
     place = np.arange(len(segments)) - first[recording]
     is_inside = is_short & (place < n_used[recording] - 1) & np.isin(recording, chosen)
-    if is_inside.any():
-        why = f"{int(is_inside.sum()):,} windows inside sequences end in zeros: they were shorter than the others"
-        left_out.append(Omission(0, "windows", why))
+    left_out += short_inside(int(is_inside.sum()))
     valid = n_used * samples
     last = first[chosen] + n_used[chosen] - 1
     valid[chosen] -= samples - segments["n_valid"].to_numpy(np.int64)[last]
     return np.asarray(valid, np.int64)
-
-
-def _count(left_out: list[Omission], n: int, what: str, why: str) -> None:
-    if n:
-        left_out.append(Omission(n, what, why))

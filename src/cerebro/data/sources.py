@@ -1,6 +1,7 @@
 """Where windows come from: one class per way of cutting recordings; its constructor is its schema."""
 
 from cerebro.data.film_windows import FilmWindows
+from cerebro.data.recording_windows import RecordingWindows
 from cerebro.data.sliding_windows import RandomCrops, SlidingWindows, TaskPairs, TaskWindows
 from cerebro.data.state_windows import EyesWindows
 from cerebro.data.stimulus_windows import StimulusWindows
@@ -10,6 +11,7 @@ __all__ = [
     "EyesWindows",
     "FilmWindows",
     "RandomCrops",
+    "RecordingWindows",
     "SlidingWindows",
     "StimulusWindows",
     "TaskPairs",

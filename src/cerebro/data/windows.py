@@ -74,6 +74,12 @@ class WindowTable:
         Samples of each window that are there, ``n_times`` at most; leave out where all are.
     deviation_uV : float32 (W,)
         Standard deviation of each window's channel over its whole recording; leave out for windows of all channels.
+    columns : tuple of int64 (C,)
+        By montage of the store: channels of its recordings that a row holds, where it is made of stored windows of
+        several channels; leave out for windows of one channel, or cut from continuous recordings.
+    channel_deviation_uV : float32 (K,)
+        With ``columns``: standard deviation of each channel over its whole recording, where ``index["offset_row"]``
+        says; 0 where a channel never changes, which hides it.
     """
 
     recording: Column[np.int32]
@@ -86,6 +92,8 @@ class WindowTable:
     n_valid: Column[np.int64] = _NO_COLUMN
     film_ms: Column[np.int64] = _NO_COLUMN
     deviation_uV: Column[np.float32] = _NO_COLUMN
+    columns: tuple[npt.NDArray[np.int64], ...] = ()
+    channel_deviation_uV: npt.NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
 
     def __post_init__(self) -> None:
         runs = self.recording.runs
