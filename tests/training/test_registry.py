@@ -14,7 +14,7 @@ from test_package import SUPERVISED, fit, run
 from cerebro.errors import CheckpointError, ConfigError
 from cerebro.files import read_json
 from cerebro.training.package import read_folder
-from cerebro.training.tracking import MLflowKeys, Tracker, _client, fetch_model
+from cerebro.training.tracking import MLflowKeys, Tracker, client_of, fetch_model
 
 pytest.importorskip("mlflow")
 
@@ -31,8 +31,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def client_of(root: Path) -> Any:
-    return _client(f"sqlite:///{root / 'mlflow.db'}")
+def registry_of(root: Path) -> Any:
+    return client_of(f"sqlite:///{root / 'mlflow.db'}")
 
 
 def test_the_alias_stands_for_the_model_of_the_run(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,7 +49,7 @@ def test_the_alias_stands_for_the_model_of_the_run(root: Path, tmp_path: Path, m
 
 
 def test_run_and_version_are_linked_to_the_pretraining_run_and_the_data(root: Path) -> None:
-    client = client_of(root)
+    client = registry_of(root)
     record, origin = read_json(root / "outputs/tuned/run.json"), read_json(root / "outputs/pre/run.json")
     tuned = client.get_run(record["mlflow_run_id"])
     version = client.get_model_version("mine", "1")
@@ -83,12 +83,12 @@ def test_a_finished_run_is_registered_once_and_a_new_one_becomes_the_next_versio
     assert fit(root, "tuned", *again) == 0
     (root / "outputs/tuned/run.json").unlink()  # killed between the registry and the record
     assert fit(root, "tuned", *again) == 0
-    assert [v.version for v in client_of(root).search_model_versions("name = 'mine'")] == [1]
+    assert [v.version for v in registry_of(root).search_model_versions("name = 'mine'")] == [1]
     capsys.readouterr()
     assert fit(root, "tuned2", *again, "--seed", "5") == 0
     assert "registered as mine version 2: models:/mine@newest" in capsys.readouterr().out
-    assert client_of(root).get_model_version_by_alias("mine", "newest").version == 2
-    client_of(root).set_registered_model_alias("mine", "newest", "1")
+    assert registry_of(root).get_model_version_by_alias("mine", "newest").version == 2
+    registry_of(root).set_registered_model_alias("mine", "newest", "1")
 
 
 def test_mlflow_that_fails_at_the_end_costs_a_line_and_nothing_else(

@@ -111,7 +111,9 @@ def files_of(paths: Sequence[Path]) -> list[Path]:
         if path.is_dir() and path.suffix.lower() not in SIGNALS:
             below = [file for file in files_below(path, "**/*") if _is_recording(file)]
             if not below:
-                raise DataError(f"{path} holds no recording ({', '.join(SIGNALS[:6])}, .parquet, ...); give another folder.")
+                raise DataError(
+                    f"{path} holds no recording ({', '.join(SIGNALS[:6])}, .parquet, ...); give another folder."
+                )
         found |= dict.fromkeys(below)
     return list(found)
 
@@ -246,7 +248,9 @@ def _from_segments(recording: Recording, entry: Entry, digest: str, wanted: Want
 def _window_samples(path: Path) -> int:
     """Samples of the first window of a table of windows."""
     file = pq.ParquetFile(path)
-    lists = [field.name for field in file.schema_arrow if pa.types.is_list(field.type) or pa.types.is_large_list(field.type)]
+    lists = [
+        field.name for field in file.schema_arrow if pa.types.is_list(field.type) or pa.types.is_large_list(field.type)
+    ]
     lists += [field.name for field in file.schema_arrow if pa.types.is_fixed_size_list(field.type)]
     if not lists or not file.metadata.num_rows:
         raise DataError(f"{path} holds no windows; write it again with `cerebro process-primary`.")
@@ -273,7 +277,9 @@ def _participant(path: Path, regex: str) -> str:
     except re.error as error:
         raise DataError(f"--participant-from {regex!r} is no regular expression ({error}); mend it.") from None
     if match is None or not match.groups() or not match[1]:
-        raise DataError(f"--participant-from {regex!r} finds nobody in {path}; put brackets around what names the person.")
+        raise DataError(
+            f"--participant-from {regex!r} finds nobody in {path}; put brackets around what names the person."
+        )
     return match[1]
 
 

@@ -105,6 +105,7 @@ def package_of(source: Checkpoint, facts: Facts, profile: Mapping[str, Tensor]) 
         "processing": dict(facts.processing),
         "label": dict(facts.label),
         "participants": {side: _hashes(people) for side, people in stamp.participants.items()},
+        "corpora": sorted({person.partition(":")[0] for person in stamp.seen if hashed(person) != person}),
         "trained": _hashes(stamp.trained),
         "seen": _hashes(stamp.seen),
         "recordings": {side: list(found) for side, found in stamp.recordings.items()},

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from cerebro.data.processing import data_set_name, processing_of
 from cerebro.errors import CerebroError, ConfigError
 from cerebro.files import read_json
 from cerebro.objectives.supervised import Supervised
@@ -152,14 +153,16 @@ def version_tags(folder: Path) -> dict[str, str]:
 def data_of(stamp: Stamp) -> tuple[str, str, str]:
     """Name, hash and place of the data that a run trains on, for MLflow."""
     store = (stamp.config.get("data") or {}).get("store")
-    record = _record(stamp)
-    return str(record.get("data_set") or Path(store or "data").name), stamp.data_hash, str(store or "")
+    plan = _record(stamp).get("processing") or {}
+    name = data_set_name(plan["window_s"], plan["channels"]) if plan.get("channels") else Path(store or "data").name
+    return name, stamp.data_hash, str(store or "")
 
 
 def scores_of(best: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Scores of the validation participants in the best epoch."""
     row = next((row for row in history if row["epoch"] == best.get("epoch")), {})
-    return {key: float(value) for key, value in row.items() if key.startswith("val/") and value is not None}
+    named = {key: value for key, value in row.items() if key.startswith("val/") and key != "val/known"}
+    return {key: float(value) for key, value in named.items() if value is not None}
 
 
 def _check_free(out: Path) -> None:
@@ -199,10 +202,13 @@ def _beside(source: Checkpoint) -> Package | None:
 def _record(stamp: Stamp) -> dict[str, Any]:
     """What ``processing.json`` beside the store says, if it is of the data that were trained on; {} otherwise."""
     store = (stamp.config.get("data") or {}).get("store")
-    if not isinstance(store, str) or not store or not (Path(store) / "processing.json").is_file():
+    if not isinstance(store, str) or not store:
         return {}
-    found = read_json(Path(store) / "processing.json")
-    return found if isinstance(found, dict) and found.get("data_hash") == stamp.data_hash else {}
+    try:
+        found = processing_of(Path(store))
+    except CerebroError:  # it is of other data
+        return {}
+    return found if found.get("data_hash") == stamp.data_hash else {}
 
 
 def _run_id(file: Path) -> str:

@@ -4,6 +4,7 @@ A version is a folder of safetensors, JSON and text among the artifacts of its r
 was fetched can run code: `cerebro.training.package` reads it like any other folder.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -76,7 +77,7 @@ def log_data(client: Any, run_id: str, name: str, digest: str, source: str) -> N
     """Say which data set a run trained on; ``digest`` is the hash of its content, of which MLflow keeps 36 digits."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    data = Dataset(name or "data", digest[:36], "local", source)
+    data = Dataset(name or "data", digest[:36], "local", json.dumps({"uri": source}))
     client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
 
 

@@ -160,13 +160,13 @@ class Tracker:
         if not self.run_id or not self.keys.register:
             return None
         try:
-            with _without_deprecations():
+            with without_deprecations():
                 version = register(self._client, self.run_id, folder, self.keys.register, self.keys.alias, tags)
                 for key, value in {**tags, "registered_model": f"{version.name}/{version.number}"}.items():
                     self._client.set_tag(self.run_id, key, value)
         except Exception as error:  # as above
             self.say(
-                f"warning: MLflow at {self.keys.uri} did not register {self.keys.register} ({_first_line(error)}); the "
+                f"warning: MLflow at {self.keys.uri} did not register {self.keys.register} ({first_line(error)}); the "
                 f"model in {folder} is whole"
             )
             return None
@@ -179,10 +179,10 @@ class Tracker:
         if not self.run_id:
             return
         try:
-            with _without_deprecations():
+            with without_deprecations():
                 log_data(self._client, self.run_id, name, digest, source)
         except Exception as error:  # as above
-            self.say(f"warning: MLflow at {self.keys.uri} did not note the data set ({_first_line(error)})")
+            self.say(f"warning: MLflow at {self.keys.uri} did not note the data set ({first_line(error)})")
 
     def finish(self, state: str, artifacts: list[Path], result: dict[str, Any] | None) -> None:
         """Close the run with its files; ``state`` is FINISHED, KILLED or FAILED. Never raises."""
@@ -232,14 +232,14 @@ def fetch_model(address: str, uri: str, into: Path) -> Path:
     if uri.startswith("sqlite:///") and not path.exists():
         raise ConfigError(f"there is no MLflow database {path}, so no registered model; give --uri.")
     try:
-        with _without_deprecations():
-            return fetch(_client(uri), address, uri, into)
+        with without_deprecations():
+            return fetch(client_of(uri), address, uri, into)
     except CerebroError:
         raise
     except Exception as error:
         if not isinstance(error, OSError) and type(error).__module__.split(".")[0] not in FAMILY:
             raise
-        raise ConfigError(f"MLflow at {uri} does not answer ({_first_line(error)}); mend --uri.") from None
+        raise ConfigError(f"MLflow at {uri} does not answer ({first_line(error)}); mend --uri.") from None
 
 
 @contextlib.contextmanager
@@ -257,6 +257,9 @@ def client_of(uri: str) -> Any:
     A new database costs another 2.5 s, once. A server that is gone is asked twice and not, as by default, for minutes.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault(
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false"
+    )  # a model is small, and has a line of its own
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     for name in ("mlflow", "alembic"):
