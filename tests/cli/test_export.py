@@ -67,7 +67,7 @@ def test_check_names_what_is_damaged_and_ends_with_1(store, tmp_path, capsys, fo
         (["model.ckpt", "--format", "labram", "--compression", "zstd"], "--compression zstd is for stores"),
         (
             ["STORE", "--format", "npz"],
-            "format='npz' is unknown; set format to one of braindecode, hdf5, labram, mamba_ssm, vqnsp",
+            "format='npz' is unknown; set format to one of braindecode, hdf5, labram, mamba_ssm, package, vqnsp",
         ),
         (["STORE", "--format", "zarr", "--compression", "lz4"], "compression='lz4' is unknown"),
         (["STORE", "--format", "zarr", "--compression", "gzip"], "set --compression to none or zstd"),

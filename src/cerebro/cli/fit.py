@@ -6,6 +6,7 @@ only come from cerebro, torch.nn, torch.optim and lightning.pytorch.
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -68,7 +69,7 @@ def fit(argv: list[str]) -> int:
         resume=parsed.resume,
         run_name=asked.run_name,
         allow_seen_participants=parsed.allow_seen_participants,
-        mlflow=_built(asked).mlflow,
+        mlflow=_mlflow(asked),
         probe=_built(asked).probe,
     )
     build, data, trainer = _parts(asked)
@@ -281,6 +282,13 @@ def _built(asked: Asked) -> Namespace:
 
 def _out(asked: Asked) -> Path:
     return Path(asked.filled(str(asked.config.out)))
+
+
+def _mlflow(asked: Asked) -> MLflowKeys:
+    """Keys of MLflow, with names for ``{run_name}``, ``{name}`` and ``{model}`` in that of the registered model."""
+    keys: MLflowKeys = _built(asked).mlflow
+    run_name = asked.filled(str(asked.config.run_name))
+    return replace(keys, register=asked.filled(keys.register.replace("{run_name}", run_name)))
 
 
 def _given(path: str) -> Path | None:

@@ -27,7 +27,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "fit": ("cerebro.cli.fit", "fit", "train one phase from a config"),
     "validate": ("cerebro.cli.fit", "validate", "score a checkpoint on its validation participants"),
     "test": ("cerebro.cli.fit", "test", "score a checkpoint on participants that it has not seen"),
-    "predict": ("cerebro.cli.fit", "predict", "write the predictions of a checkpoint"),
+    "predict": ("cerebro.cli.predict", "predict", "give probabilities of new recordings, and what carried them"),
     "probe": ("cerebro.cli.fit", "probe", "say what a checkpoint's embeddings tell of people, and who they are"),
     "run": ("cerebro.cli.study", "run", "run a recipe: phases, ablations, results"),
     "report": ("cerebro.cli.study", "report", "write the page that shows a study's results"),

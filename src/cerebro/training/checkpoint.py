@@ -25,6 +25,8 @@ from cerebro.training.parts import Counts, check_parts, count_parts
 STAMP = "cerebro"  # key of the stamp in the checkpoint
 SEEN_REMEDY = "choose another split in data.split, or add --allow_seen_participants true to score them all the same."
 _PREPARE = "prepare a store like the one that it was trained on, or train this phase anew"
+_HASH_START = "sha256:"
+_HASHED = re.compile(rf"{_HASH_START}[0-9a-f]{{16}}")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+]+:/")  # Path makes one slash of two
 
 
@@ -418,9 +420,17 @@ def refuse_seen(participants: Iterable[str], seen: Iterable[str], what: str, sou
         raise CheckpointError(f"{line}; {SEEN_REMEDY}")
 
 
+def hashed(person: str) -> str:
+    """What a packaged model names ``corpus:id`` by: ``sha256:`` and 16 digits; of what is that already, itself."""
+    if _HASHED.fullmatch(person):
+        return person
+    return f"{_HASH_START}{hashlib.sha256(person.encode()).hexdigest()[:16]}"
+
+
 def describe_seen(participants: Iterable[str], seen: Iterable[str], what: str, source: Path) -> str:
     """How many participants went into the weights, and the first of them; empty if none did."""
-    both = sorted(set(participants) & set(seen))
+    known = set(seen)
+    both = sorted(person for person in set(participants) if person in known or hashed(person) in known)
     if not both:
         return ""
     return f"{len(both)} {what} participants were seen while {source} was trained (first: {', '.join(both[:3])})"

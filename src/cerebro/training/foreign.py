@@ -14,6 +14,7 @@ from cerebro.training.checkpoint import STAMP, Checkpoint, Stamp, load_plain, re
 from cerebro.training.foreign_file import Family, ForeignFile
 from cerebro.training.labram.family import LABRAM
 from cerebro.training.mamba_ssm.family import MAMBA_SSM
+from cerebro.training.package import as_checkpoint, is_content, is_folder, package_in, read_folder
 from cerebro.training.signal_jepa.family import SIGNAL_JEPA
 
 FAMILIES: tuple[Family, ...] = (LABRAM, SIGNAL_JEPA, MAMBA_SSM)
@@ -28,17 +29,22 @@ def read_source(path: Path) -> Checkpoint:
     Those of LaBraM, Signal-JEPA and Mamba-2. Files are torch's (``.pth``, ``.pt``, ``.bin``; of classes only
     ``argparse.Namespace`` is let in, which official files hold their options in) or safetensors; a folder stands for
     its ``model.safetensors`` or ``pytorch_model.bin``. The layout is known by the names of the tensors. Nobody knows
-    who took part in training such weights, so their stamp names no participants.
+    who took part in training such weights, so their stamp names no participants. A file or folder that cerebro packaged
+    (`cerebro.training.package`) is a whole phase, and knows them.
 
     Raises
     ------
     CheckpointError
         In one line: absent, damaged, holds other classes, or is of no known layout.
     """
+    if is_folder(path):
+        return as_checkpoint(read_folder(path), path)
     path = next((path / name for name in HUB_FILES if (path / name).is_file()), path)
     content = _safetensors(path) if path.suffix == ".safetensors" else load_plain(path, (argparse.Namespace,))
     if STAMP in content:
         return read_checkpoint(path)
+    if is_content(content):
+        return as_checkpoint(package_in(content, path), path)
     state = next((content[key] for key in _HOLDERS if isinstance(content.get(key), dict)), content)
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     family, layout = _known(tensors, path)
@@ -77,6 +83,23 @@ def read_source(path: Path) -> Checkpoint:
         weights_sha256=digest,
     )
     return Checkpoint(path, stamp, weights, content={}, foreign=file)
+
+
+def read_trained(path: Path) -> Checkpoint:
+    """Read a whole phase of cerebro: its checkpoint or its package, and nothing of other programs.
+
+    Raises
+    ------
+    CheckpointError
+        In one line.
+    """
+    found = read_source(path)
+    if found.foreign is not None:
+        raise CheckpointError(
+            f"{path} ({found.foreign.label()}) is of another program and no whole phase; give a best.ckpt, or a model "
+            "that `cerebro export --format package` wrote."
+        )
+    return found
 
 
 def unknown_participants(source: Checkpoint) -> str:

@@ -14,9 +14,10 @@ from cerebro.files import lock_folder, remove_orphans, write_json
 from cerebro.metrics.identity import RULE
 from cerebro.progress import progress
 from cerebro.signal import SignalSpec
-from cerebro.training.checkpoint import Checkpoint, check_same_signal, check_same_tensors, read_checkpoint
+from cerebro.training.checkpoint import Checkpoint, check_same_signal, check_same_tensors
 from cerebro.training.embedding import Embedded, embed, pooled
 from cerebro.training.evaluate import write_npz
+from cerebro.training.foreign import read_trained
 from cerebro.training.keys import TrainerKeys
 from cerebro.training.prober import MAX_PEOPLE, PARTICIPANT, Predicted, Prober, ProbeScore
 from cerebro.training.probing import check_targets
@@ -93,7 +94,7 @@ def probe_checkpoint(build: Callable[[SignalSpec], Encoder], data: PhaseData, pa
     DataError
         If none of the targets can be probed.
     """
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_trained(path)
     lines: list[str] = []
     with isolated_randomness(run.seed), lock_folder(run.out, "cerebro probe"):
         remove_orphans(run.out)

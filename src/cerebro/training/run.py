@@ -39,6 +39,7 @@ from cerebro.training.health import NonFiniteLoss
 from cerebro.training.keep import Keeper, NoBatches, Positioned, ResumableLoader, named_checkpoint, write_history
 from cerebro.training.keys import RunKeys, TrainerKeys
 from cerebro.training.launch import OwnNoise, check_shared, several_processes, strategy_of
+from cerebro.training.packaging import data_of, origin_tags, package_run, version_tags
 from cerebro.training.phase import Phase
 from cerebro.training.probing import Probing
 from cerebro.training.process import isolated_randomness, peak_memory_mb, restart_peak_memory, without_hints
@@ -104,6 +105,8 @@ def fit(
         check_shared(phase)
         given = None if ckpt_path is None else read_source(ckpt_path)
         is_same_phase = given is not None and given.foreign is None and given.stamp.phase == phase.name
+        if given is not None and is_same_phase and not given.content:
+            raise _no_state(given)
         resumed = given if is_same_phase else None
         transfers = asked_transfers(phase, None if resumed is not None or given is None else given.path, say)
         sources = {str(transfer.source): read_source(transfer.source) for transfer in transfers}
@@ -211,7 +214,9 @@ class _Run:
             "config_hash": self.stamp.config_hash,
             "warm_start": warm or "none",
         }
+        tags |= origin_tags(self.stamp.inputs)
         self.tracker.start(self.keys.run_name or self.phase.name, self.config, tags, self.keeper.history)
+        self.tracker.log_data(*data_of(self.stamp))
         restart_peak_memory()
         trainer = self._trainer()
         try:
@@ -389,6 +394,10 @@ class _Run:
             "last_weights_sha256": weights_sha256(last.weights),
             "mlflow_run_id": self.tracker.run_id,
         }
+        folder = package_run(phase, best, self.data, self.keys, keeper, self.say)
+        version = None if folder is None else self.tracker.publish(folder, version_tags(folder))
+        if version is not None:
+            result["registered"] = version.plain()
         self.tracker.finish("FINISHED", [out / "config.yaml", *out.glob("isc.json")], result)
         return result
 
@@ -477,6 +486,13 @@ def _describe(phase: Phase, data: PhaseData, resumed: Checkpoint | None, say: Ca
 def _nothing_to_resume(out: Path) -> CheckpointError:
     return CheckpointError(
         f"--resume: {out} holds no run to go on with (no last.ckpt); correct --out, or leave --resume away to begin it."
+    )
+
+
+def _no_state(package: Checkpoint) -> CheckpointError:
+    return CheckpointError(
+        f"{package.path} is a packaged model of this very phase ({package.stamp.phase}) and holds no state of training "
+        "to resume; give the run's last.ckpt, or start another phase from it (--model.name, or model.init)."
     )
 
 

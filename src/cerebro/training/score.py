@@ -12,10 +12,11 @@ from lightning.pytorch import Trainer
 from cerebro.errors import DataError
 from cerebro.files import lock_folder, remove_orphans
 from cerebro.signal import SignalSpec
-from cerebro.training.checkpoint import check_same_signal, check_same_tensors, read_checkpoint
+from cerebro.training.checkpoint import check_same_signal, check_same_tensors
 from cerebro.training.class_report import class_lines, write_participants
 from cerebro.training.confounds import score_confounds
 from cerebro.training.evaluate import Evaluation, evaluate
+from cerebro.training.foreign import read_trained
 from cerebro.training.keys import TrainerKeys
 from cerebro.training.launch import device_here, launched
 from cerebro.training.phase import Phase
@@ -62,7 +63,7 @@ def score_phase(
     CerebroError
         If another process writes into ``scoring.out``.
     """
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_trained(path)
     lines: list[str] = []
     with isolated_randomness(scoring.seed):
         data.setup(stage)

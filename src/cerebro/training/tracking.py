@@ -8,6 +8,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import socket
 import time
 import uuid
@@ -19,8 +20,9 @@ from typing import Any
 
 import psutil
 
-from cerebro.errors import ConfigError
+from cerebro.errors import CerebroError, ConfigError
 from cerebro.files import read_json, write_json
+from cerebro.training.registry import Version, fetch, log_data, register
 
 FAMILY = ("mlflow", "sqlalchemy", "alembic", "sqlite3", "requests", "urllib3")  # packages whose errors are MLflow's
 CLAIM = "cerebro.claim"  # tag by which a run is found whose id a killed process could not note
@@ -40,12 +42,37 @@ class MLflowKeys:
         Name of the experiment; it is created when missing.
     parent_run_id : str
         Run of the study that this run belongs to; empty = none.
+    register : str
+        Name under which the model of a finished supervised phase is registered; empty = it is not. ``{run_name}``,
+        ``{name}`` and ``{model}`` stand for what they do elsewhere.
+    alias : str
+        Alias that moves to the version registered last; empty = none.
+
+    Raises
+    ------
+    ConfigError
+        If MLflow knows no such name or alias.
     """
 
     enabled: bool = True
     uri: str = "sqlite:///mlflow.db"
     experiment: str = "cerebro"
     parent_run_id: str = ""
+    register: str = ""
+    alias: str = "newest"
+
+    def __post_init__(self) -> None:
+        if re.search(r"[/:@']", self.register):
+            raise ConfigError(
+                f"mlflow.register={self.register!r} cannot name a registered model; leave out the signs / : @ and '."
+            )
+        if self.alias and (
+            not re.fullmatch(r"[A-Za-z][\w-]*", self.alias) or re.fullmatch(r"latest|[vV]\d+", self.alias)
+        ):
+            raise ConfigError(
+                f"mlflow.alias={self.alias!r} cannot be an alias (MLflow keeps latest, v1, v2 ... for itself); set "
+                "mlflow.alias to a word such as newest."
+            )
 
 
 class Tracker:
@@ -128,6 +155,35 @@ class Tracker:
                 "MLflow is tried again at the end; history.jsonl holds every number"
             )
 
+    def publish(self, folder: Path, tags: Mapping[str, str]) -> Version | None:
+        """Register the package in ``folder``, tag version and run; None if nothing was. Never raises."""
+        if not self.run_id or not self.keys.register:
+            return None
+        try:
+            with without_deprecations():
+                version = register(self._client, self.run_id, folder, self.keys.register, self.keys.alias, tags)
+                for key, value in {**tags, "registered_model": f"{version.name}/{version.number}"}.items():
+                    self._client.set_tag(self.run_id, key, value)
+        except Exception as error:  # as above
+            self.say(
+                f"warning: MLflow at {self.keys.uri} did not register {self.keys.register} ({first_line(error)}); the "
+                f"model in {folder} is whole"
+            )
+            return None
+        alias = f"@{version.alias}" if version.alias else f"/{version.number}"
+        self.say(f"registered as {version.name} version {version.number}: models:/{version.name}{alias}")
+        return version
+
+    def log_data(self, name: str, digest: str, source: str) -> None:
+        """Say which data set the run trains on. Never raises."""
+        if not self.run_id:
+            return
+        try:
+            with without_deprecations():
+                log_data(self._client, self.run_id, name, digest, source)
+        except Exception as error:  # as above
+            self.say(f"warning: MLflow at {self.keys.uri} did not note the data set ({first_line(error)})")
+
     def finish(self, state: str, artifacts: list[Path], result: dict[str, Any] | None) -> None:
         """Close the run with its files; ``state`` is FINISHED, KILLED or FAILED. Never raises."""
         if not self.run_id:
@@ -164,6 +220,28 @@ class Tracker:
             self._client.log_batch(self.run_id, metrics=metrics)
 
 
+def fetch_model(address: str, uri: str, into: Path) -> Path:
+    """Files of a registered model, copied below ``into``; see `cerebro.training.registry.fetch`.
+
+    Raises
+    ------
+    CheckpointError, ConfigError
+        In one line: nothing of that name, or an MLflow that does not answer.
+    """
+    path = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and not path.exists():
+        raise ConfigError(f"there is no MLflow database {path}, so no registered model; give --uri.")
+    try:
+        with without_deprecations():
+            return fetch(client_of(uri), address, uri, into)
+    except CerebroError:
+        raise
+    except Exception as error:
+        if not isinstance(error, OSError) and type(error).__module__.split(".")[0] not in FAMILY:
+            raise
+        raise ConfigError(f"MLflow at {uri} does not answer ({first_line(error)}); mend --uri.") from None
+
+
 @contextlib.contextmanager
 def without_deprecations() -> Iterator[None]:
     """Hide what MLflow's own code is told by the libraries below it; a user can do nothing about it."""
@@ -179,6 +257,9 @@ def client_of(uri: str) -> Any:
     A new database costs another 2.5 s, once. A server that is gone is asked twice and not, as by default, for minutes.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault(
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false"
+    )  # a model is small, and has a line of its own
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     for name in ("mlflow", "alembic"):

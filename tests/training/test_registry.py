@@ -1,0 +1,139 @@
+"""A finished classifier becomes a version of a registered model, once, with its links, and without any pickle."""
+
+import io
+import pickle
+import pickletools
+import sqlite3
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_package import SUPERVISED, fit, run
+
+from cerebro.errors import CheckpointError, ConfigError
+from cerebro.files import read_json
+from cerebro.training.package import read_folder
+from cerebro.training.tracking import MLflowKeys, Tracker, client_of, fetch_model
+
+pytest.importorskip("mlflow")
+
+TRACKED = ["--mlflow.enabled", "true", "--mlflow.uri", "sqlite:///mlflow.db"]
+REGISTERED = [*TRACKED, "--run_name", "mine", "--mlflow.register", "{run_name}", *SUPERVISED]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a classifier that was registered and started from another tracked phase."""
+    folder = tmp_path_factory.mktemp("registry")
+    assert fit(folder, "pre", *TRACKED) == 0
+    assert fit(folder, "tuned", *REGISTERED, "--ckpt_path", "outputs/pre/best.ckpt") == 0
+    return folder
+
+
+def registry_of(root: Path) -> Any:
+    return client_of(f"sqlite:///{root / 'mlflow.db'}")
+
+
+def test_the_alias_stands_for_the_model_of_the_run(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    uri = f"sqlite:///{root / 'mlflow.db'}"
+    for address in ("models:/mine@newest", "models:/mine/1"):
+        folder = fetch_model(address, uri, tmp_path)
+        assert read_folder(folder).config == read_folder(root / "outputs/tuned/model").config
+    assert read_json(root / "outputs/tuned/run.json")["registered"] == {
+        "name": "mine",
+        "version": "1",
+        "alias": "newest",
+    }
+
+
+def test_run_and_version_are_linked_to_the_pretraining_run_and_the_data(root: Path) -> None:
+    client = registry_of(root)
+    record, origin = read_json(root / "outputs/tuned/run.json"), read_json(root / "outputs/pre/run.json")
+    tuned = client.get_run(record["mlflow_run_id"])
+    version = client.get_model_version("mine", "1")
+    for tags in (tuned.data.tags, version.tags):
+        assert tags["pretraining_run_id"] == origin["mlflow_run_id"]
+        assert tags["pretraining_weights_sha256"] == origin["weights_sha256"]
+        assert tags["data_hash"] == record["data_hash"]
+        assert tags["weights_sha256"] == record["weights_sha256"]
+    assert version.run_id == record["mlflow_run_id"]
+    assert tuned.data.tags["registered_model"] == "mine/1"
+    (data,) = tuned.inputs.dataset_inputs
+    assert data.dataset.digest == record["data_hash"][:36]
+    assert "pretraining_run_id" not in client.get_run(origin["mlflow_run_id"]).data.tags
+
+
+def test_no_artifact_is_pickled(root: Path) -> None:
+    files = [path for path in (root / "mlruns").rglob("*") if path.is_file()]
+    assert {"config.json", "model.safetensors", "README.md", "config.yaml", "run.json"} <= {path.name for path in files}
+    for path in files:
+        assert not zipfile.is_zipfile(path)
+        with pytest.raises((ValueError, pickle.UnpicklingError, IndexError)):
+            pickletools.dis(path.read_bytes(), out=io.StringIO())
+        if path.suffix != ".safetensors":
+            path.read_text()
+
+
+def test_a_finished_run_is_registered_once_and_a_new_one_becomes_the_next_version(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = [*REGISTERED, "--ckpt_path", "outputs/pre/best.ckpt"]
+    assert fit(root, "tuned", *again) == 0
+    (root / "outputs/tuned/run.json").unlink()  # killed between the registry and the record
+    assert fit(root, "tuned", *again) == 0
+    assert [v.version for v in registry_of(root).search_model_versions("name = 'mine'")] == [1]
+    capsys.readouterr()
+    assert fit(root, "tuned2", *again, "--seed", "5") == 0
+    assert "registered as mine version 2: models:/mine@newest" in capsys.readouterr().out
+    assert registry_of(root).get_model_version_by_alias("mine", "newest").version == 2
+    registry_of(root).set_registered_model_alias("mine", "newest", "1")
+
+
+def test_mlflow_that_fails_at_the_end_costs_a_line_and_nothing_else(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def gone(*_: Any, **__: Any) -> None:
+        raise sqlite3.OperationalError("database is locked")
+
+    monkeypatch.setattr("mlflow.tracking.MlflowClient.create_model_version", gone)
+    monkeypatch.setattr("mlflow.tracking.MlflowClient.log_inputs", gone)
+    assert fit(root, "lost", *REGISTERED, "--seed", "6") == 0
+    told = capsys.readouterr().out
+    assert "did not register mine (database is locked); the model in outputs/lost/model is whole" in told
+    assert "did not note the data set (database is locked)" in told
+    record = read_json(root / "outputs/lost/run.json")
+    assert record["state"] == "finished"
+    assert "registered" not in record
+
+
+def test_what_is_not_registered_is_one_line_that_says_what_is(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)
+    uri = f"sqlite:///{root / 'mlflow.db'}"
+    for address, message in [
+        ("models:/mine@best", r"models:/mine@best is not registered at .*; mine has @newest \(version 1\); versions 1"),
+        ("models:/mine/77", "mine has @newest"),
+        ("models:/other@newest", "registered are mine"),
+        ("models:/mine", "type models:/NAME@ALIAS or /VERSION"),
+    ]:
+        with pytest.raises(CheckpointError, match=message):
+            fetch_model(address, uri, tmp_path)
+    with pytest.raises(ConfigError, match=r"no MLflow database .*nowhere.db"):
+        fetch_model("models:/mine@newest", f"sqlite:///{tmp_path}/nowhere.db", tmp_path)
+    assert not (tmp_path / "nowhere.db").exists()
+
+
+@pytest.mark.parametrize("keys", [{"register": "a/b"}, {"alias": "latest"}, {"alias": "v2"}, {"alias": "two words"}])
+def test_names_that_mlflow_refuses_are_refused_before_training(keys: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=r"mlflow\.(register|alias)="):
+        MLflowKeys(**keys)
+
+
+def test_a_run_that_is_not_tracked_registers_nothing(tmp_path: Path) -> None:
+    tracker = Tracker(MLflowKeys(enabled=False, register="mine"), tmp_path, print)
+    tracker.start("toy", {}, {}, [])
+    assert tracker.publish(tmp_path, {"weights_sha256": ""}) is None
+    assert run(tmp_path, "export", "absent.ckpt", "--format", "package", "--out", "x") == 2
