@@ -8,23 +8,26 @@ from pathlib import Path
 from cerebro.cli.parser import VerbParser
 from cerebro.errors import CerebroError, ConfigError, check_one_of, check_positive
 from cerebro.files import read_json
+from cerebro.simulate.clinical import MONTAGES, cap_of, simulate_clinical
 from cerebro.simulate.cohort import MIN_PARTICIPANTS, Spec, make_spec, simulate_cohort
 from cerebro.simulate.edf_tree import simulate_edf
 from cerebro.simulate.presets import PRESETS, STRENGTHS
 from cerebro.simulate.windows import MUSE, Form, label_place, simulate_windows
 
-FORMATS = ("bids", "edf", "parquet")
+FORMATS = ("bids", "edf", "parquet", "clinical")
 EXAMPLE = """\
 example:
   cerebro simulate --out data/cohort --preset demo
   cerebro simulate --out data/null --preset demo --effect 0 --seed 7
   cerebro simulate --out data/tuh --preset demo --format edf
   cerebro simulate --out data/windows --preset demo --format parquet --remission column
+  cerebro simulate --out data/clinic --preset clinical --format clinical --channels muse
 
 The formats: bids has the form of HBN-EEG (read it with `class_path: HBN`), edf that of the TUH EEG Corpus (`TUH`),
-parquet has one file of 8-s windows per participant and run. DIR/ground_truth.json says what was planted, oracle_nrmse
-(the score when the planted feature is known exactly) and reference_nrmse (ridge on features measured in the same
-signals). Running the same command again after an interruption writes only what is missing.
+parquet has one file of 8-s windows per participant and run, clinical raw EDF recordings and a table of labels.
+DIR/ground_truth.json says what was planted, oracle_nrmse (the score when the planted feature is known exactly) and
+reference_nrmse (ridge on features measured in the same signals), where there are groups also both AUCs. Running the
+same command again after an interruption writes only what is missing.
 """
 
 
@@ -57,23 +60,25 @@ def simulate(argv: list[str]) -> int:
 def _write(arguments: Namespace, spec: Spec) -> Path:
     """Write the cohort in the format that was asked for; gives the path of its ground truth."""
     check_one_of("format", arguments.format, FORMATS)
-    alone = {"channels": arguments.channels, "remission": arguments.remission}
-    given = [f"--{name}" for name, value in alone.items() if value is not None]
-    if given and arguments.format != "parquet":
-        raise ConfigError(f"{' and '.join(given)} belongs to --format parquet; add that or leave it out.")
+    alone = {"channels": ("parquet", "clinical"), "remission": ("parquet",)}
+    for name, formats in alone.items():
+        if getattr(arguments, name) is not None and arguments.format not in formats:
+            raise ConfigError(f"--{name} belongs to --format {' or '.join(formats)}; add that or leave it out.")
     if arguments.format == "edf":
         return simulate_edf(arguments.out, spec, arguments.jobs)
     if arguments.format == "parquet":
         channels = MUSE if arguments.channels is None else tuple(arguments.channels.split(","))
         form = Form(channels, label_place(arguments.remission or "table"))
         return simulate_windows(arguments.out, spec, form, arguments.jobs)
+    if arguments.format == "clinical":
+        return simulate_clinical(arguments.out, spec, cap_of(arguments.channels or "muse"), arguments.jobs)
     return simulate_cohort(arguments.out, spec, arguments.jobs)
 
 
 def _parser() -> VerbParser:
     parser = VerbParser(
         prog="cerebro simulate",
-        description="Write a simulated cohort as a BIDS tree, an EDF tree or Parquet windows, with its ground truth.",
+        description="Write a simulated cohort as a BIDS tree, an EDF tree, Parquet windows or a clinic's recordings.",
         epilog=EXAMPLE,
     )
     sizes = ", ".join(f"{p.name}: {p.n_participants} people, {p.strength} couplings" for p in PRESETS.values())
@@ -89,7 +94,10 @@ def _parser() -> VerbParser:
     )
     parser.add_argument("--format", default="bids", help=f"what to write: {', '.join(FORMATS)} (default bids)")
     parser.add_argument(
-        "--channels", metavar="A,B,...", help=f"electrodes of --format parquet (default {','.join(MUSE)})"
+        "--channels",
+        metavar="A,B,...",
+        help=f"electrodes of --format parquet or clinical (default {','.join(MUSE)}); for clinical also "
+        f"{' or '.join(MONTAGES)}",
     )
     parser.add_argument(
         "--remission",

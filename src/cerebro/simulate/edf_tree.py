@@ -20,7 +20,7 @@ from cerebro.files import lock_folder, remove_orphans, write_json
 from cerebro.montage import standard_1005
 from cerebro.simulate import events, signals
 from cerebro.simulate.cohort import Spec, participants
-from cerebro.simulate.forward import Head, build_head
+from cerebro.simulate.forward import Head, build_head, part_of
 from cerebro.simulate.presets import TRAIT_TARGETS
 from cerebro.simulate.reference import Filter, measure, source_filter
 from cerebro.simulate.resume import RECORDS, Work, claim, digest_of, generator, write_missing
@@ -133,15 +133,7 @@ def patient_name(seed: int, number: int) -> str:
 @lru_cache(maxsize=2)
 def head_of(channels: tuple[str, ...]) -> tuple[Head, Filter]:
     """Head with the 10-05 electrodes ``channels``, Cz among them, and its filter."""
-    whole = build_head(standard_1005())
-    rows = [whole.channels.index(name) for name in channels]
-    head = replace(
-        whole,
-        channels=channels,
-        reference=channels.index("Cz"),
-        patterns=whole.patterns[rows],
-        background=whole.background[rows],
-    )
+    head = part_of(build_head(standard_1005()), channels, "Cz")
     return head, source_filter(head)
 
 

@@ -6,7 +6,7 @@ lie deeper than the cortex would (Berg & Scherg 1994, doi:10.1016/0013-4694(94)9
 of real scalp EEG. Directions are those of the head frame (x right, y front, z up), seen from the sphere's centre.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -135,6 +135,18 @@ def build_head(montage: Montage, reference: str = "Cz") -> Head:
         names=tuple(source.name for source in SOURCES),
         patterns=np.stack([_pattern(electrodes, np.array(s.place), np.array(s.moment)) for s in SOURCES], axis=1),
         background=np.stack([_pattern(electrodes, p, q) for p, q in zip(places, moments, strict=True)], axis=1),
+    )
+
+
+def part_of(head: Head, channels: tuple[str, ...], reference: str) -> Head:
+    """The same head with these electrodes alone, in this order, one of them the reference."""
+    rows = [head.channels.index(name) for name in channels]
+    return replace(
+        head,
+        channels=channels,
+        reference=channels.index(reference),
+        patterns=head.patterns[rows],
+        background=head.background[rows],
     )
 
 

@@ -3,7 +3,7 @@
 Background activity has a spectrum of 1/f**exponent (mean 1.4, standard deviation 0.3 between people, as in children;
 Donoghue et al. 2020, doi:10.1038/s41593-020-00744-x, describe spectra so). Rhythms are Gaussian noise around a peak
 frequency. At 100 Hz everything lies within 0.5 to 50 Hz, as in the challenge copies, so that no line noise is left; at
-500 Hz there are 60 Hz line noise and slower and faster activity.
+500 Hz there are line noise (60 Hz unless told otherwise) and slower and faster activity.
 """
 
 import hashlib
@@ -93,7 +93,13 @@ def coloured(
 
 
 def simulate_signal(
-    head: Head, person: Person, strength: Strength, timeline: Timeline, sfreq: float, rng: np.random.Generator
+    head: Head,
+    person: Person,
+    strength: Strength,
+    timeline: Timeline,
+    sfreq: float,
+    rng: np.random.Generator,
+    line_hz: float = 60.0,
 ) -> npt.NDArray[np.float32]:
     """Signal of one recording, (C, T) microvolts against the reference, whose own row is exactly zero."""
     n_times = round(timeline.duration_s * sfreq)
@@ -139,7 +145,7 @@ def simulate_signal(
     eeg += coloured(rng, len(head.channels), n_times, sfreq, _band(low, 0.95 * high)).astype(np.float32)  # 1 microvolt
     if sfreq > 100:
         size = rng.uniform(0.5, 4.0, (len(head.channels), 1))
-        eeg += (size * np.sin(2 * np.pi * 60.0 * seconds + rng.uniform(0, 2 * np.pi))).astype(np.float32)
+        eeg += (size * np.sin(2 * np.pi * line_hz * seconds + rng.uniform(0, 2 * np.pi))).astype(np.float32)
     eeg -= eeg[head.reference].copy()
     return np.asarray(eeg, dtype=np.float32)
 

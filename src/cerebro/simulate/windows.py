@@ -24,7 +24,7 @@ from cerebro.files import lock_folder, remove_orphans, write_atomically, write_j
 from cerebro.montage import standard_1005
 from cerebro.simulate import events, signals
 from cerebro.simulate.cohort import Spec, participants
-from cerebro.simulate.forward import Head, build_head
+from cerebro.simulate.forward import Head, build_head, part_of
 from cerebro.simulate.presets import TRAIT_TARGETS
 from cerebro.simulate.reference import cross_validated, nrmse
 from cerebro.simulate.resume import RECORDS, Work, claim, digest_of, generator, write_missing
@@ -41,7 +41,7 @@ SFREQ = 256
 WINDOW_SAMPLES = 2048  # 8 s
 SUBS_PER_PARENT = 4  # a parent window is 32 s
 N_RUNS = 2
-N_WINDOWS = {"demo": 24, "small": 60, "full": 124}  # of one run
+N_WINDOWS = {"demo": 24, "small": 60, "full": 124, "clinical": 45}  # of one run
 MUSE = ("TP9", "AF7", "AF8", "TP10")
 REFERENCE = "Fpz"  # as on the headset
 BANDS_HZ = ((4.0, 7.0), (7.0, 13.0), (13.0, 30.0), (2.0, 20.0))
@@ -128,15 +128,7 @@ def _renamed(participant: Participant) -> Participant:
 @lru_cache(maxsize=2)
 def _head(channels: tuple[str, ...]) -> Head:
     """Head with these electrodes and the reference, which comes last."""
-    whole = build_head(standard_1005(), REFERENCE)
-    rows = [whole.channels.index(name) for name in (*channels, REFERENCE)]
-    return replace(
-        whole,
-        channels=(*channels, REFERENCE),
-        reference=len(channels),
-        patterns=whole.patterns[rows],
-        background=whole.background[rows],
-    )
+    return part_of(build_head(standard_1005(), REFERENCE), (*channels, REFERENCE), REFERENCE)
 
 
 def _work(out: Path, spec: Spec, form: Form, participant: Participant, run: int) -> Work:
