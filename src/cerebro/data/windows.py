@@ -126,7 +126,8 @@ class WindowTable:
             first = np.ascontiguousarray(column.first)
             digest.update(f"{name} {len(column)} {column.step} {first.dtype};".encode())
             digest.update(column.runs.sizes.tobytes() + first.tobytes())
-        for array in (*self.columns, self.channel_deviation_uV):
+        arrays: list[npt.NDArray[Any]] = [*self.columns, self.channel_deviation_uV]
+        for array in arrays:
             digest.update(f"{len(array)} {array.dtype};".encode() + np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 

@@ -110,7 +110,7 @@ def recordings_of(path: Path, labels_of_recordings: Sequence[str] = ()) -> Recor
         raise DataError(f"{path} holds no window; take it out of the data set.")
     names = [columns[name] for name in ("participant", "run", LABEL) if name in columns]
     table = read_columns(file, [*names, *labels_of_recordings], path)
-    others = {name: _floats(table, name, path, "numbers or nothing") for name in labels_of_recordings}
+    others = {name: floats(table, name, path, "numbers or nothing") for name in labels_of_recordings}
     people, runs = (_texts(table, columns[name], path) for name in ("participant", "run"))
     labels = _labels(table, columns[LABEL], path) if LABEL in columns else np.full(len(table), np.nan)
     number = people[0] * len(runs[1]) + runs[0]
