@@ -1,6 +1,7 @@
 """What ``cerebro process-primary`` does to one recording: the keys of its YAML, and the names that follow from them."""
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -197,7 +198,7 @@ def data_set_name(window_s: float, channels: Sequence[str]) -> str:
     A list of channels longer than `LONGEST_NAME` letters becomes its number and the first eight digits of the SHA-256
     of the list, ``8s_64ch-1f0e9a3c``; the file itself says which channels they are.
     """
-    listed = "-".join(channels).lower()
+    listed = "-".join(re.sub(r"[^a-z0-9.+]", "_", name.lower()) for name in channels)
     if len(listed) > LONGEST_NAME:
         listed = f"{len(channels)}ch-{hashlib.sha256(listed.encode()).hexdigest()[:8]}"
     return f"{window_s:g}s_{listed}"

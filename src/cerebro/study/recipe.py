@@ -22,6 +22,7 @@ KEYS = (
     *("ground_truth", "gains", "probes"),
 )
 PROBE_ROWS = ("window", "recording")
+PROCESSED_STORE = "stores/primary"  # of `cerebro process`, unless its config says another
 
 
 @dataclass(frozen=True)
@@ -284,7 +285,7 @@ def _read_sweep(where: str, sweep: str, content: Any, phases: Mapping[str, Phase
 
 def _read_data(where: str, content: Any, folder: Path) -> tuple[tuple[tuple[str, ...], ...], tuple[Path, ...], Path]:
     """Commands that make the data, the stores, and the folder of the simulated cohort (``Path()`` without one)."""
-    _check_keys(f"{where}: data", content, ("simulate", "prepare"))
+    _check_keys(f"{where}: data", content, ("simulate", "process", "prepare"))
     commands: list[tuple[str, ...]] = []
     prepared: list[Path] = []
     cohort = Path()
@@ -296,6 +297,11 @@ def _read_data(where: str, content: Any, folder: Path) -> tuple[tuple[tuple[str,
         flags = [part for key, value in entry.items() for part in (f"--{key}", str(value))]
         commands.append(("cerebro", "simulate", *flags))
         cohort = Path(str(entry["out"]))
+    steps = content.get("process", [])
+    for entry in steps if isinstance(steps, list) else [steps]:
+        command, store = _read_process(f"{where}: data.process", entry, folder)
+        commands.append(command)
+        prepared += [store] if store != Path() else []
     steps = content.get("prepare", [])
     for entry in steps if isinstance(steps, list) else [steps]:
         place = f"{where}: data.prepare"
@@ -304,6 +310,17 @@ def _read_data(where: str, content: Any, folder: Path) -> tuple[tuple[tuple[str,
         commands.append(("cerebro", "prepare", str(config), "--out", str(entry["store"])))
         prepared.append(Path(str(entry["store"])))
     return tuple(commands), tuple(prepared), cohort
+
+
+def _read_process(place: str, entry: Any, folder: Path) -> tuple[tuple[str, ...], Path]:
+    """Command that makes a primary data set with its features, and the store it makes; ``Path()`` for none."""
+    _check_keys(place, entry, ("config", "out"), required=("config",))
+    config = _read_config(f"{place}.config", entry["config"], folder)
+    check_yaml(config)
+    store = _text(f"{config}: store", yaml.safe_load(config.read_text(encoding="utf-8")).get("store", PROCESSED_STORE))
+    out = _text(f"{place}.out", entry.get("out", ""))
+    command = ("cerebro", "process", "--config", str(config), *(("--out", out) if out else ()))
+    return command, Path(out) / store if store else Path()
 
 
 def _read_seeds(where: str, content: Any) -> tuple[int, ...]:
