@@ -79,6 +79,15 @@ def test_weights_that_are_not_there_show_before_the_data_are_made(write_recipe, 
     assert not Path("runs").exists()
 
 
+def test_a_file_of_features_that_is_not_there_shows_before_the_data_are_made(write_recipe, capsys):
+    path = write_recipe(baselines=["features_logistic"], features="processed/features.parquet")
+    assert main(["run", str(path)]) == 2
+    error = capsys.readouterr().err.strip()
+    assert "file of features not found at processed/features.parquet; `cerebro process --config" in error
+    assert "\n" not in error
+    assert not Path("runs").exists()
+
+
 def test_weights_are_known_by_content_also_those_in_a_folder(tmp_path):
     file, folder = tmp_path / "a.pth", tmp_path / "hub"  # braindecode's `save_pretrained` writes a folder
     folder.mkdir()

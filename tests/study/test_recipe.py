@@ -55,6 +55,12 @@ PHASES = {"a": {"config": "../configs/tokenizer.yaml"}, "b": {"config": "../conf
         ({"folds": 0}, "from 1 on"),
         ({"phases": {}}, "phases is empty"),
         ({"baselines": ["forest"]}, "choose from constant, band_power"),
+        (
+            {"baselines": ["features_boosting"]},
+            "there is no key features; add features: PATH of the file that `cerebro",
+        ),
+        ({"features": "features.parquet"}, "no baseline uses it; add features_logistic or features_boosting"),
+        ({"features": ["a"], "baselines": ["features_logistic"]}, "give a text"),
         ({"ablations": {"x": {"drop": ["contrast"]}}}, "unknown phase 'contrast'"),
         ({"ablations": {"x": {"drop": ["tokenizer"]}}}, "'pretrain', which needs it"),
         ({"ablations": {"x": {}}}, "empty"),
@@ -99,3 +105,11 @@ def test_an_experiment_is_where_every_phase_is_tracked(write_recipe):
         "eeg_pretraining_mamba2_sweep_mask"
     }
     assert "mlflow.experiment" not in read_recipe(write_recipe()).phases["pretrain"].overrides
+
+
+def test_baselines_on_features_take_the_file_that_the_recipe_names(write_recipe):
+    names = ["constant", "features_logistic", "band_power"]
+    recipe = read_recipe(write_recipe(baselines=names, features="processed/features.parquet"))
+    assert recipe.baselines == ("features_logistic", "band_power")
+    assert recipe.features == Path("processed/features.parquet")
+    assert read_recipe(write_recipe()).features == Path()

@@ -15,6 +15,7 @@ from cerebro.training.discovery import (
     Pretraining,
     check_same_encoder,
     find_checkpoint,
+    first_difference,
     pretrained_name,
     store_of,
 )
@@ -68,10 +69,9 @@ def with_usual_flags(argv: Sequence[str]) -> list[str]:
     Raises
     ------
     ConfigError
-        If a key has two values, under both its names, in one file or on the command line.
+        If a key has two values, under both its names, in one file.
     """
     flags = [usual_flag(argument) for argument in argv]
-    _check_flags(argv, flags)
     result: list[str] = []
     for place, flag in enumerate(flags):
         result.append(flag)
@@ -98,10 +98,11 @@ def _written(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _check_flags(argv: Sequence[str], flags: Sequence[str]) -> None:
+def check_flags(argv: Sequence[str]) -> None:
+    """Raise ConfigError if a key has two values on a command line, under both its names."""
     values: dict[str, dict[str, str]] = {}  # usual key -> name as typed -> value
-    for place, (typed, usual) in enumerate(zip(argv, flags, strict=True)):
-        key, equals, value = usual.partition("=")
+    for place, typed in enumerate(argv):
+        key, equals, value = usual_flag(typed).partition("=")
         if key.removeprefix("--") in OTHER_NAMES.values():
             following = argv[place + 1] if place + 1 < len(argv) else ""
             values.setdefault(key, {})[typed.partition("=")[0]] = value if equals else following
@@ -120,7 +121,7 @@ def in_typed_names(message: str, argv: Sequence[str]) -> str:
     return message
 
 
-def found_flags(verb: str, asked: Asked, parse: Parse, allowed: Sequence[str]) -> list[str]:
+def found_flags(verb: str, asked: Asked, parse: Parse, allowed: Sequence[str], say: Callable[[str], None]) -> list[str]:
     """Flags that put in place what is found by other things: store, checkpoint of the pretraining, names.
 
     Of verbs other than ``fit`` only the names and the store: they have a checkpoint of their own.
@@ -140,6 +141,14 @@ def found_flags(verb: str, asked: Asked, parse: Parse, allowed: Sequence[str]) -
     pretraining = _pretraining(Path(config.pretrain_config), parse, allowed, ()) if config.pretrain_config else None
     if pretraining is not None and verb == "fit":
         flags += ["--model.init", json.dumps(_hand_over(asked, pretraining, allowed))]
+        if not (pretraining.out / "run.json").is_file():
+            say(f"the pretraining in {pretraining.out} has not finished; its best epoch so far is taken")
+        if difference := first_difference(asked.resolved["data"].get("split"), pretraining.split, "data.split"):
+            key, ours, theirs = difference
+            say(
+                f"the pretraining {pretraining.path} has {key} {json.dumps(theirs)} and this phase {json.dumps(ours)}: "
+                "people of the same store change sides, and are refused where the encoder has seen them"
+            )
     if pretraining is not None:
         flags += [f"--{PRETRAIN_CONFIG}="]
     for key in ("out", "run_name"):
@@ -203,4 +212,5 @@ def _pretraining(path: Path, parse: Parse, allowed: Sequence[str], above: tuple[
             else _name(asked, allowed)
         )
     out = asked.filled(str(asked.config.out).replace(PRETRAINED, name))
-    return Pretraining(path, asked.resolved["model"], Path(out), asked.run_name.replace(PRETRAINED, name))
+    split = asked.resolved["data"].get("split")
+    return Pretraining(path, asked.resolved["model"], split, Path(out), asked.run_name.replace(PRETRAINED, name))

@@ -15,7 +15,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 from tqdm import tqdm
 
-from cerebro.cli.asked import Asked, add_other_names, found_flags, in_typed_names, with_usual_flags
+from cerebro.cli.asked import Asked, add_other_names, check_flags, found_flags, in_typed_names, with_usual_flags
 from cerebro.cli.messages import one_line
 from cerebro.data import WindowSource
 from cerebro.data.module import EEGData
@@ -238,8 +238,9 @@ def make_parser(verb: str) -> ArgumentParser:
 
 def _ask(verb: str, argv: list[str]) -> Asked:
     """Parse and check; what is found by other keys stands in its place. Nothing of model or data is built yet."""
+    check_flags(argv)
     asked = _parse(verb, argv)
-    if found := found_flags(verb, asked, partial(_parse, "fit"), ALLOWED_IMPORTS):
+    if found := found_flags(verb, asked, partial(_parse, "fit"), ALLOWED_IMPORTS, _say):
         asked = _parse(verb, [*argv, *found])
     return asked
 

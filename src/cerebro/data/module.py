@@ -224,7 +224,7 @@ class EEGData(LightningDataModule):
 
     def summary(self) -> str:
         """What the data are, what was left out, which labels are missing, in one line."""
-        parts = [self.split_counts(), *map(str, self._omissions), *self._plan.notes]
+        parts = [self.split_counts(), *self._sides.notes, *map(str, self._omissions), *self._plan.notes]
         if isinstance(self._store, Mixture):
             parts.append("shares " + ", ".join(f"{name} {share:.3g}" for name, share in self._shares.items()))
             parts += [f"{name} neither trains nor validates" for name in self._only_tested]

@@ -6,7 +6,7 @@ to be one (two names with byte-identical recordings, one name in two releases) s
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,8 @@ class Sides:
         Those of ``train`` whose participant-level labels may be used.
     unused : tuple of str
         Participants on no side (beyond ``max_train_participants``).
+    notes : tuple of str
+        Values of a column to stratify by that are too rare for every side to have one.
 
     Raises
     ------
@@ -43,6 +45,7 @@ class Sides:
     test: tuple[str, ...]
     labelled: tuple[str, ...]
     unused: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for a, b in (("train", "val"), ("train", "test"), ("val", "test")):
@@ -155,7 +158,33 @@ class ParticipantSplit:
                 f"no one is left to train on: {len(members)} participants, {len(val)} validate, {len(test)} test; "
                 "lower split.val_ratio or split.test_ratio, or prepare more participants."
             )
-        return self.capped(train, val, test, members)
+        sides = {"train": set(train), "val": val} | ({} if self.n_folds else {"test": test - held})
+        return replace(self.capped(train, val, test, members), notes=self._rare(rest, sides, members, participants))
+
+    def _rare(
+        self,
+        people: list[str],
+        sides: dict[str, set[str]],
+        members: dict[str, list[str]],
+        participants: pd.DataFrame,
+    ) -> tuple[str, ...]:
+        """Lines on values of a column of few values that a side lacks; a fold may test nobody of a value."""
+        notes = []
+        first = [members[person][0] for person in people]
+        for column in self.stratify_by:
+            values = participants[column].reindex(first)
+            if values.nunique() > _MAX_CATEGORIES:
+                continue
+            for value in sorted(values.dropna().unique()):
+                having = {person for person, one in zip(people, values, strict=True) if one == value}
+                lacking = [side for side, chosen in sides.items() if chosen and not chosen & having]
+                if lacking:
+                    named = f"{value:g}" if isinstance(value, float) else value
+                    notes.append(
+                        f"{column} {named} is of {len(having)} participants, too few for all sides: none on the side "
+                        f"{' and '.join(lacking)}"
+                    )
+        return tuple(notes)
 
     def capped(
         self, train: Iterable[str], val: Iterable[str], test: Iterable[str], members: dict[str, list[str]]
@@ -200,7 +229,7 @@ class ParticipantSplit:
         if absent:
             raise DataError(
                 f"the participants table has no column {', '.join(absent)} to stratify by; set split.stratify_by to "
-                f"some of {', '.join(map(str, participants.columns))}."
+                f"some of {', '.join(map(str, participants.columns)) or 'its columns (it has none)'}, or to []."
             )
         rows = participants.reindex([members[person][0] for person in people])
         strata = [_stratum(rows[column]) for column in self.stratify_by]

@@ -53,7 +53,8 @@ _STYLE: dict[str, Any] = {
 MAX_POINTS = 1500  # of a scatter; above it every k-th is drawn
 
 
-def _style() -> AbstractContextManager[None]:
+def style() -> AbstractContextManager[None]:
+    """Context in which figures are drawn."""
     return matplotlib.rc_context(_STYLE)  # type: ignore[arg-type]  # the stubs want literal keys
 
 
@@ -79,7 +80,7 @@ def score_bars(
     n_baselines : int
         So many entries at the top are baselines and stay grey.
     """
-    with _style():
+    with style():
         figure = Figure(figsize=(4.3, 0.8 + 0.32 * len(entries)), layout="constrained")
         axes = figure.subplots()
         for row, (_, score, (low, high)) in enumerate(entries):
@@ -103,12 +104,12 @@ def score_bars(
         axes.margins(x=0.06)
         axes.xaxis.grid(True)
         axes.set_axisbelow(True)
-        return _svg(figure, f"bars {label}")
+        return svg(figure, f"bars {label}")
 
 
 def gain_intervals(entries: Sequence[tuple[str, float, tuple[float, float]]], label: str) -> str:
     """Gains in per cent with 95 % intervals around a line at zero; ``entries`` as in ``score_bars``, as shares."""
-    with _style():
+    with style():
         figure = Figure(figsize=(4.3, 0.6 + 0.28 * len(entries)), layout="constrained")
         axes = figure.subplots()
         axes.axvline(0, color=INK, linewidth=1)
@@ -124,7 +125,7 @@ def gain_intervals(entries: Sequence[tuple[str, float, tuple[float, float]]], la
         axes.set_xlabel(label)
         axes.xaxis.grid(True)
         axes.set_axisbelow(True)
-        return _svg(figure, f"gains {label}")
+        return svg(figure, f"gains {label}")
 
 
 def learning_curves(
@@ -141,7 +142,7 @@ def learning_curves(
     measure : str
         Label of the vertical axis.
     """
-    with _style():
+    with style():
         n_columns = min(3, len(panels))
         n_rows = -(-len(panels) // n_columns)
         figure = Figure(figsize=(3.05 * n_columns, 2.25 * n_rows), layout="constrained")
@@ -162,12 +163,12 @@ def learning_curves(
         handles = {line.get_label(): line for axes in grid.flat for line in axes.lines if line.get_label() in names}
         shown = [name for name in names if name in handles]
         figure.legend([handles[name] for name in shown], shown, loc="outside lower left", ncols=4, handlelength=1.2)
-        return _svg(figure, "curves")
+        return svg(figure, f"curves {measure}")
 
 
 def traces(original: Array, reconstructed: Array, names: Sequence[str], sfreq: float) -> str:
     """Original and reconstructed EEG (C, T) in microvolts, channels below each other at one scale."""
-    with _style():
+    with style():
         n_channels, n_times = original.shape
         step = 6 * float(np.median(original.std(axis=1))) or 6.0  # flat EEG has none
         figure = Figure(figsize=(9.2, 0.8 + 0.55 * n_channels), layout="constrained")
@@ -187,12 +188,12 @@ def traces(original: Array, reconstructed: Array, names: Sequence[str], sfreq: f
             annotation_clip=False, fontsize=8,
         )  # fmt: skip
         axes.set_xlabel("time (s)")
-        return _svg(figure, "traces")
+        return svg(figure, "traces")
 
 
 def spectra(frequency_hz: Array, original: Array, reconstructed: Array) -> str:
     """Power density (F,) in microvolt^2 / Hz of recorded and rebuilt EEG, without 0 Hz, on a logarithmic scale."""
-    with _style():
+    with style():
         figure = Figure(figsize=(4.6, 2.8), layout="constrained")
         axes = figure.subplots()
         for density, color, name in ((original, INK, "recorded"), (reconstructed, SERIES[0], "rebuilt")):
@@ -205,7 +206,7 @@ def spectra(frequency_hz: Array, original: Array, reconstructed: Array) -> str:
         axes.yaxis.grid(True)
         axes.set_axisbelow(True)
         figure.legend(loc="outside upper left", fontsize=8, handlelength=1.2, ncols=2)
-        return _svg(figure, "spectra")
+        return svg(figure, "spectra")
 
 
 def scalp_map(values: Array, positions: Array, label: str) -> str:
@@ -219,7 +220,7 @@ def scalp_map(values: Array, positions: Array, label: str) -> str:
     smooth = RBFInterpolator(flat, values[known], kernel="thin_plate_spline", smoothing=1e-3)(points)
     field = smooth.reshape(grid_x.shape)
     low, high = float(values[known].min()), float(values[known].max())
-    with _style():
+    with style():
         figure = Figure(figsize=(3.7, 3.2), layout="constrained")
         axes = figure.subplots()
         levels = np.linspace(low, max(high, low + 1e-6), 13)
@@ -236,7 +237,7 @@ def scalp_map(values: Array, positions: Array, label: str) -> str:
         bar.ax.set_yticklabels([f"{tick:.2f}" for tick in np.linspace(low, high, 4)])
         bar.outline.set_visible(False)
         axes.set_title(label)
-        return _svg(figure, label)
+        return svg(figure, label)
 
 
 def flatten_positions(positions: Array) -> Array:
@@ -252,7 +253,7 @@ def flatten_positions(positions: Array) -> Array:
 
 def code_use(counts: Array) -> str:
     """How often each code of a codebook occurs, most frequent first."""
-    with _style():
+    with style():
         figure = Figure(figsize=(4.6, 2.4), layout="constrained")
         axes = figure.subplots()
         ordered = np.sort(counts)[::-1]
@@ -263,12 +264,12 @@ def code_use(counts: Array) -> str:
         axes.set_ylabel("patches")
         axes.yaxis.grid(True)
         axes.set_axisbelow(True)
-        return _svg(figure, "codes")
+        return svg(figure, "codes")
 
 
 def similarity(positive: Array, negative: Array) -> str:
     """Cosine similarity of positive and negative pairs as densities."""
-    with _style():
+    with style():
         figure = Figure(figsize=(4.6, 2.4), layout="constrained")
         axes = figure.subplots()
         low = min(-0.2, float(min(positive.min(), negative.min())))
@@ -279,12 +280,12 @@ def similarity(positive: Array, negative: Array) -> str:
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
         figure.legend(loc="outside upper left", fontsize=8, handlelength=1, ncols=2)
-        return _svg(figure, "similarity")
+        return svg(figure, "similarity")
 
 
 def synchrony(entries: Sequence[tuple[str, float, tuple[float, float]]], label: str, ends: tuple[float, float]) -> str:
     """Inter-subject correlation by row, over the span from mean to 95 % quantile of its shuffles; axis: ``ends``."""
-    with _style():
+    with style():
         figure = Figure(figsize=(4.6, 0.6 + 0.28 * len(entries)), layout="constrained")
         axes = figure.subplots()
         for row, (_, value, (mean, q95)) in enumerate(entries):
@@ -300,12 +301,12 @@ def synchrony(entries: Sequence[tuple[str, float, tuple[float, float]]], label: 
         axes.set_xlabel(f"inter-subject correlation, {label}")
         axes.xaxis.grid(True)
         axes.set_axisbelow(True)
-        return _svg(figure, f"synchrony {label}")
+        return svg(figure, f"synchrony {label}")
 
 
 def prediction_scatter(truth: Array, prediction: Array, constant: float, label: str) -> str:
     """Prediction against truth, one point per row, with the diagonal and the constant predictor."""
-    with _style():
+    with style():
         figure = Figure(figsize=(3.3, 3.1), layout="constrained")
         axes = figure.subplots()
         low, high = (float(f([truth.min(), truth.max(), constant])) for f in (np.min, np.max))
@@ -316,7 +317,7 @@ def prediction_scatter(truth: Array, prediction: Array, constant: float, label: 
         axes.plot(truth[::every], prediction[::every], "o", color=SERIES[0], alpha=alpha, markersize=3.5, mew=0)
         axes.set_xlabel(f"{label}, true")
         axes.set_ylabel("predicted")
-        return _svg(figure, f"scatter {label}")
+        return svg(figure, f"scatter {label}")
 
 
 def _round_microvolts(value: float) -> float:
@@ -324,7 +325,7 @@ def _round_microvolts(value: float) -> float:
     return float(next(step * magnitude for step in (5, 2, 1) if step * magnitude <= value))
 
 
-def _svg(figure: Figure, salt: str) -> str:
+def svg(figure: Figure, salt: str) -> str:
     """SVG text of a figure: the page's colours, no file header, no ids that clash with other figures."""
     with matplotlib.rc_context({"svg.hashsalt": salt, "svg.fonttype": "none"}):
         target = io.StringIO()

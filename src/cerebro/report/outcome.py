@@ -157,9 +157,9 @@ def _bars(evidence: Evidence, names: list[str]) -> list[tuple[str, str]]:
         if not entries or not constant or constant["mean"] is None:
             continue
         measure = MEASURES[results["measures"][target]] if target in results["measures"] else "lower is better"
-        svg = figures.score_bars(
-            entries, constant["mean"], results["references"].get(target, {}), f"{target}, {measure}", n_baselines
-        )
+        known = results["references"].get(target, {})
+        bounds = {key: known[key] for key in ("oracle", "reference") if key in known}  # in this measure
+        svg = figures.score_bars(entries, constant["mean"], bounds, f"{target}, {measure}", n_baselines)
         made.append((svg, f"Bars start at the constant predictor; black lines are 95 % intervals ({target})."))
     return made
 

@@ -8,6 +8,7 @@ from typing import BinaryIO
 
 from cerebro.files import write_atomically
 from cerebro.report.background import curves, data, participants, reproduce
+from cerebro.report.classes import classes
 from cerebro.report.evidence import Evidence, gather
 from cerebro.report.html import tag
 from cerebro.report.outcome import convergence, gains, predictions, scores, summary, validation
@@ -27,6 +28,7 @@ SECTIONS: tuple[tuple[str, Callable[[Evidence], str]], ...] = (
     ("Similarity of pairs", pairs),
     ("What people share in a film", films),
     ("What the encoder knows", probes),
+    ("Classes by participant", classes),
     ("Predictions", predictions),
     ("Data", data),
     ("Reproduce", reproduce),

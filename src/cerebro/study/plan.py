@@ -16,6 +16,7 @@ from typing import Any
 from cerebro.errors import ConfigError
 from cerebro.study.folds import with_folds
 from cerebro.study.recipe import PhaseEntry, ProbeEntry, Recipe, load_config
+from cerebro.training.other_names import OTHER_NAMES, PRETRAIN_CONFIG, in_usual_names
 
 UNPREPARED = "unprepared"  # data hash of a store that is not there yet
 
@@ -221,6 +222,9 @@ class _Planner:
         self, phase: PhaseEntry, init: str, tokenizer: str, overrides: Mapping[str, Any], seed: int, fold: int
     ) -> str:
         config = deepcopy(self.configs[phase.config])
+        looks_for_pretraining = bool(config.get(PRETRAIN_CONFIG))
+        config = in_usual_names(config, str(phase.config))
+        overrides = {OTHER_NAMES.get(key, key): value for key, value in overrides.items() if key != PRETRAIN_CONFIG}
         split = "data.split.init_args" if "class_path" in config["data"].get("split", {}) else "data.split"
         if self.recipe.n_folds > 1:
             overrides = {f"{split}.n_folds": self.recipe.n_folds, f"{split}.fold": fold, **overrides}
@@ -246,6 +250,8 @@ class _Planner:
         if transfers or config["model"].get("init"):
             placed = [{**entry, "source": self._checkpoint(entry["source"])} for entry in transfers]
             flags += ["--model.init", json.dumps(placed)]
+        if looks_for_pretraining:  # in a study an encoder comes from a phase of it, or from random weights
+            flags += [f"--{PRETRAIN_CONFIG}", ""]
         # weights, and order, crops and masks; the split has a seed of its own, so that every seed tests the same people
         of_data = [] if "data.seed" in overrides else ["--data.seed", str(seed)]
         flags += ["--seed", str(seed), *of_data, "--out", str(folder)]

@@ -30,6 +30,8 @@ class Pretraining:
         The config.
     model : dict
         ``model`` of the resolved config.
+    split : dict or None
+        ``data.split`` of it.
     out : Path
         Folder of the run.
     run_name : str
@@ -38,6 +40,7 @@ class Pretraining:
 
     path: Path
     model: Mapping[str, Any]
+    split: Mapping[str, Any] | None
     out: Path
     run_name: str
 

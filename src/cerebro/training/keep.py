@@ -323,7 +323,15 @@ class Keeper(Callback):
         value, best = row[self.monitor], self.best["value"]
         if value is None or best is None:
             return value is not None  # a score that is not finite is never the best
+        if value == best:
+            return self._has_lower_loss(row)
         return bool(value < best if self.is_lower_better else value > best)
+
+    def _has_lower_loss(self, row: dict[str, Any]) -> bool:
+        """Whether ``val/loss`` is lower than that of the best epoch so far: what decides between equal scores."""
+        of_best = next(earlier for earlier in self.history if earlier["epoch"] == self.best["epoch"])
+        loss, lowest = row.get("val/loss"), of_best.get("val/loss")
+        return loss is not None and (lowest is None or bool(loss < lowest))
 
 
 def named_checkpoint(run_name: str, name: str) -> str:

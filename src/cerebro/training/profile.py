@@ -138,13 +138,15 @@ class Profile:
             row for row in np.argsort(-np.nan_to_num(np.abs(z))).tolist() if abs(z[row]) > self.limits["amplitude"]
         ]
         told = ", ".join(f"{signal.channels[row]} {_times(ratio[row])}" for row in worst[:MOST_TOLD])
-        more = f" and {len(worst) - MOST_TOLD} other channels" if len(worst) > MOST_TOLD else ""
+        more = f" and {len(worst) - MOST_TOLD} more" if len(worst) > MOST_TOLD else ""
         middle = float(np.nanmedian(ratio))
         unit = " (another unit, volts for microvolts?)" if middle > 100 or middle < 0.01 else ""
         return f"amplitude at {told}{more} the training median{unit}"
 
     def _spectrum(self, found: Described, z: Array, signal: SignalSpec) -> str:
-        row, band = np.unravel_index(int(np.nanargmax(np.abs(z))), z.shape)
+        change = np.abs(found.spectrum - self.middle["spectrum"])
+        change[~(np.abs(z) > self.limits["spectrum"])] = -1  # NaN too
+        row, band = np.unravel_index(int(np.argmax(change)), z.shape)
         ratio = float(np.exp(found.spectrum[row, band] - self.middle["spectrum"][row, band]))
         low, high = BANDS[int(band)]
         line = " (power line?)" if ratio > 1 and low in (48.0, 58.0) else ""
