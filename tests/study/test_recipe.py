@@ -99,3 +99,25 @@ def test_an_experiment_is_where_every_phase_is_tracked(write_recipe):
         "eeg_pretraining_mamba2_sweep_mask"
     }
     assert "mlflow.experiment" not in read_recipe(write_recipe()).phases["pretrain"].overrides
+
+
+def test_processing_becomes_a_command_whose_store_is_prepared(write_recipe):
+    write_recipe()
+    Path("configs/processing.yaml").write_text("input: raw\nstore: stores/mine\n")
+    Path("configs/other.yaml").write_text("input: raw\n")
+    process = [{"config": "../configs/processing.yaml"}, {"config": "../configs/other.yaml", "out": "results"}]
+    recipe = read_recipe(write_recipe(data={"process": process}))
+    assert recipe.commands == (
+        ("cerebro", "process", "--config", "configs/processing.yaml"),
+        ("cerebro", "process", "--config", "configs/other.yaml", "--out", "results"),
+    )
+    assert recipe.prepared == (Path("stores/mine"), Path("results/stores/primary"))
+
+
+def test_processing_without_a_store_prepares_none_and_needs_its_config(write_recipe):
+    write_recipe()
+    Path("configs/processing.yaml").write_text("input: raw\nstore: ''\n")
+    recipe = read_recipe(write_recipe(data={"process": {"config": "../configs/processing.yaml"}}))
+    assert recipe.prepared == ()
+    with pytest.raises(ConfigError, match=r"data\.process lacks the key 'config'"):
+        read_recipe(write_recipe(data={"process": {"out": "results"}}))
