@@ -10,6 +10,7 @@ from pathlib import Path
 
 SUBJECTS = {
     "data": "random windows from a store beside a plain copy and MNE",
+    "primary": "an hour of raw recordings to windows, and the same steps with MNE",
     "preprocess": "filtering and resampling beside MNE",
     "labram": "training steps of LaBraM beside the GEMM rate, a plain step and braindecode",
     "signal_jepa": "training steps and memory of Signal-JEPA's encoder beside the stock one",

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ import cerebro.cli.fit  # noqa: F401  Lightning logs to the stream there is when
 from cerebro.cli.main import VERBS, main
 from cerebro.cli.mixture_config import read_mixture_config
 from cerebro.cli.prepare import read_config
+from cerebro.cli.process_config import Recordings, read_processing
 from cerebro.data.arrays import write_store
 from cerebro.data.mixture import write_mixture
+from cerebro.data.processing import Processing
 from cerebro.data.readers.base import Event, Segment
 from cerebro.montage import Montage, hbn_129, standard_1005
 from cerebro.study.recipe import read_recipe
@@ -28,6 +31,7 @@ CONTENT = {name: yaml.safe_load((ROOT / name).read_text()) for name in FILES}
 PHASES = [name for name, content in CONTENT.items() if "model" in content]
 DATA = [name for name, content in CONTENT.items() if "reader" in content]
 MIXTURES = [name for name, content in CONTENT.items() if "sources" in content]
+PROCESSING = [name for name, content in CONTENT.items() if "input" in content]
 RECIPES = [name for name, content in CONTENT.items() if "phases" in content]
 PARTS = [name for name, content in CONTENT.items() if "class_path" in content]  # that others include
 PART_KEYS = {"encoders": "--model.encoder", "objectives": "--model.objective"}
@@ -142,7 +146,7 @@ def write_windows(path: Path) -> Path:
 
 
 def test_every_file_is_a_phase_a_recipe_data_or_a_part() -> None:
-    assert sorted(PHASES + DATA + MIXTURES + RECIPES + PARTS) == FILES
+    assert sorted(PHASES + DATA + MIXTURES + PROCESSING + RECIPES + PARTS) == FILES
     assert min(map(len, (PHASES, DATA, RECIPES, PARTS))) > 0
 
 
@@ -152,7 +156,7 @@ def test_a_file_opens_with_what_it_is_and_the_command_that_takes_it(name: str) -
     opening = re.match(r"(?:#.*\n)*", text)
     assert opening
     assert opening[0].startswith("# ")
-    command = re.search(r"^# COMMAND: cerebro (\w+) .*?(\S+\.yaml)", opening[0], re.MULTILINE)
+    command = re.search(r"^# COMMAND: cerebro ([\w-]+) .*?(\S+\.yaml)", opening[0], re.MULTILINE)
     if name in PARTS:
         assert command is None, "a part has no command of its own"
     else:
@@ -183,6 +187,24 @@ def test_a_part_parses_where_it_is_included(name: str, capsys: pytest.CaptureFix
 def test_a_data_config_parses(name: str) -> None:
     made = read_config(ROOT / name)
     assert type(made.reader).__name__ == CONTENT[name]["reader"]["class_path"]
+
+
+@pytest.mark.parametrize("name", PROCESSING)
+def test_a_config_of_processing_parses(name: str) -> None:
+    recordings, plan = read_processing("process-primary", ROOT / name)
+    assert recordings.name == CONTENT[name]["name"]
+    assert plan.window_s == CONTENT[name]["window_s"]
+
+
+def test_the_documented_config_of_processing_has_the_defaults_and_names_every_key() -> None:
+    recordings, plan = read_processing("process-primary", ROOT / "configs" / "processing.yaml")
+    assert plan == Processing()
+    assert plan.window_samples == 2048
+    own = Recordings(input=recordings.input, label=recordings.label)
+    assert recordings == own
+    text = (ROOT / "configs" / "processing.yaml").read_text()
+    keys = [one.name for kind in (Recordings, Processing) for one in fields(kind)]
+    assert [key for key in keys if not re.search(rf"^(?:# )?{key}:", text, re.MULTILINE)] == []
 
 
 @pytest.mark.parametrize("name", MIXTURES)

@@ -6,6 +6,7 @@ that holds the repository's configs and recipes, a tiny store in the place of ``
 ``recordings``. ``python tests/docs/test_docs.py`` rewrites the generated tables.
 """
 
+import dataclasses
 import inspect
 import re
 import shlex
@@ -23,12 +24,16 @@ import yaml
 
 from cerebro.cli.fit import make_parser
 from cerebro.cli.main import VERBS, main
+from cerebro.cli.process_config import Recordings
 from cerebro.data.arrays import write_store
 from cerebro.data.channels import ChannelSpace
 from cerebro.data.feature_list import FEATURES
 from cerebro.data.preprocess import Preprocessing
+from cerebro.data.processing import Processing
 from cerebro.data.readers.base import Event, Reader
+from cerebro.data.readers.table_file import TableFormat
 from cerebro.data.sources import WindowSource
+from cerebro.data.two_labels import Label
 from cerebro.encoders import Encoder
 from cerebro.errors import ConfigError
 from cerebro.montage import Montage, hbn_129
@@ -224,6 +229,8 @@ def plain(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, type):
         return value.__name__
+    if dataclasses.is_dataclass(value):
+        return "{" + ", ".join(f"{name}: {plain(one)}" for name, one in vars(value).items() if one != "") + "}"
     if hasattr(value, "class_path"):
         return str(value.class_path).rpartition(".")[2]
     return str(value) if value != "" else '""'
@@ -237,10 +244,13 @@ def constructor(cls: type) -> str:
     if cls.__name__ == "FrozenTokenizer":
         taken = {"self", "signal"}
     parameters = [p for name, p in inspect.signature(cls).parameters.items() if name not in taken]
+    own = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
+    made = {one.name: one.default_factory() for one in own if one.default_factory is not dataclasses.MISSING}
     if parameters:
         rows += ["| key | default | meaning |", "|---|---|---|"]
     for parameter in parameters:
-        default = "required" if parameter.default is parameter.empty else f"`{plain(parameter.default)}`"
+        value = made.get(parameter.name, parameter.default)
+        default = "required" if value is parameter.empty else f"`{plain(value)}`"
         names = [n for n in described if parameter.name in re.split(r",\s*", n)]
         entry = described[names[0]] if names else None
         meaning = "" if entry is None else entry.description or f"one of {entry.type_name}"
@@ -288,6 +298,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "channels": family(ChannelSpace),
     "readers": family(Reader),
     "preprocessing": lambda: constructor(Preprocessing),
+    "processing": lambda: constructor(Processing),
+    "recordings of processing": lambda: constructor(Recordings),
+    "label of processing": lambda: constructor(Label),
+    "table of processing": lambda: constructor(TableFormat),
     "verbs": verbs,
     "dependencies": dependencies,
     "features": features,

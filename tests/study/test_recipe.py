@@ -113,3 +113,25 @@ def test_baselines_on_features_take_the_file_that_the_recipe_names(write_recipe)
     assert recipe.baselines == ("features_logistic", "band_power")
     assert recipe.features == Path("processed/features.parquet")
     assert read_recipe(write_recipe()).features == Path()
+
+
+def test_processing_becomes_a_command_whose_store_is_prepared(write_recipe):
+    write_recipe()
+    Path("configs/processing.yaml").write_text("input: raw\nstore: stores/mine\n")
+    Path("configs/other.yaml").write_text("input: raw\n")
+    process = [{"config": "../configs/processing.yaml"}, {"config": "../configs/other.yaml", "out": "results"}]
+    recipe = read_recipe(write_recipe(data={"process": process}))
+    assert recipe.commands == (
+        ("cerebro", "process", "--config", "configs/processing.yaml"),
+        ("cerebro", "process", "--config", "configs/other.yaml", "--out", "results"),
+    )
+    assert recipe.prepared == (Path("stores/mine"), Path("results/stores/primary"))
+
+
+def test_processing_without_a_store_prepares_none_and_needs_its_config(write_recipe):
+    write_recipe()
+    Path("configs/processing.yaml").write_text("input: raw\nstore: ''\n")
+    recipe = read_recipe(write_recipe(data={"process": {"config": "../configs/processing.yaml"}}))
+    assert recipe.prepared == ()
+    with pytest.raises(ConfigError, match=r"data\.process lacks the key 'config'"):
+        read_recipe(write_recipe(data={"process": {"out": "results"}}))

@@ -45,7 +45,8 @@ def make_features(primary: Primary, out: Path, jobs: int = 1) -> tuple[Path, int
         In one line: another process writes here, the disk is full, a file of the windowed intermediate is damaged.
     """
     module = importlib.import_module(MODULE)
-    code = code_hash([Path(str(module.__file__))])
+    own = Path(str(module.__file__))
+    code = code_hash({own, *own.parent.glob("feature*.py")})  # they are spread over several files
     channels = tuple(name.upper() for name in primary.plan.channels)
     with lock_folder(out / INTERIM, "cerebro process"):
         folder = out / INTERIM / "features" / primary.name

@@ -40,7 +40,7 @@ class Processing:
         Rate at which the filter works, at least ``downsample_hz``; 0 = nothing is upsampled, and a recording at a rate
         below ``downsample_hz`` is refused.
     highpass_hz, lowpass_hz : float
-        Pass band; ``highpass_hz: 0`` keeps slow drifts.
+        Edges of the pass band; a ``highpass_hz`` of 0 keeps slow drifts.
     notch_hz : float
         Frequency of the power line, 50 or 60; 0 = no notch. One in the stop band needs none and gets none.
     downsample_hz : float
