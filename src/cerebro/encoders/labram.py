@@ -91,7 +91,8 @@ class LaBraM(Encoder):
         if signal.n_times // patch_samples > max_patches:
             raise ConfigError(
                 f"the window has {signal.n_times // patch_samples} patches and the model {max_patches} time "
-                "embeddings; set max_patches higher or cut shorter windows."
+                "embeddings; set max_patches higher or cut shorter windows (windows_per_sample or duration_s in "
+                "data.windows)."
             )
         self.patch_samples = self.patch_stride = patch_samples
         self.n_layers = depth
