@@ -278,6 +278,7 @@ def test_a_phase_trains_two_steps_and_is_tested(
     assert np.isfinite(report["best"]["value"])
     (row,) = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
     assert row["step"] == 2
-    assert len(report["transfers"]) == len(CONTENT[name]["model"].get("init", []))
+    n_found = int("pretrain_config" in CONTENT[name])
+    assert len(report["transfers"]) == len(CONTENT[name]["model"].get("init", [])) + n_found
     assert main(["test", "--config", str(out / "config.yaml")]) == 0
     assert ("constant predictor" in capsys.readouterr().out) == bool(CONTENT[name]["data"].get("targets"))

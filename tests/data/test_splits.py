@@ -147,7 +147,8 @@ def test_a_value_too_rare_for_every_side_is_told_of():
     participants["site"] = "here"
     split = ParticipantSplit(val_ratio=0.2, test_ratio=0.2, stratify_by=("remission", "site", "p_factor"))
     (note,) = split.sides(participants, recordings).notes
-    assert note.startswith("remission 1 is of 2 participants, too few for all sides: none on the side ")
+    assert note.startswith("no one with remission 1 on the side ")
+    assert note.endswith(" (2 have it)")
     participants["remission"] = np.arange(30) % 2.0
     assert split.sides(participants, recordings).notes == ()
 
