@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -48,3 +50,14 @@ def test_a_signal_refuses_a_channel_twice_and_a_missing_position():
         SignalSpec(("Cz", "Cz"), ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0)), 100.0, 200)
     with pytest.raises(ConfigError, match="2 channel names came with 1 positions"):
         SignalSpec(("Cz", "Pz"), ((0.0, 0.0, 0.0),), 100.0, 200)
+
+
+def test_a_batch_without_its_signal_has_its_shape_and_no_memory():
+    batch = replace(raw_batch(torch.ones(3, 0, 5, dtype=torch.int16), 0.1), absent_samples=2048)
+    moved = batch.to(torch.device("cpu"))
+    assert moved.absent_samples == 2048
+    eeg = moved.to_microvolts().eeg
+    assert eeg.shape == (3, 5, 2048)
+    assert eeg.dtype == torch.float32
+    assert eeg.untyped_storage().nbytes() == 4
+    assert not eeg.any()

@@ -62,7 +62,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     named = {str(content["data"]["store"]) for name, content in CONTENT.items() if name in PHASES}
     windows = write_windows(folder / "windows")
     made = {"stores/mixture": mixture.path, "stores/mixture/tuh": tuh}
-    made |= {"stores/windows": windows, "stores/muse_windows": windows}
+    made |= {"stores/windows": windows, "stores/muse_windows": windows, "stores/primary": windows}
     return {name: made.get(name, hbn) for name in named}
 
 
@@ -223,7 +223,7 @@ def test_a_recipe_parses_and_its_configs_are_there(name: str) -> None:
 
 def out_of(name: str) -> str:
     """Folder of the run that a config makes here: named by the phase where it is by the sizes, which are shrunk."""
-    folder: str = CONTENT[name].get("out", "outputs/{name}")
+    folder: str = CONTENT[name].get("out", "outputs/{name}").replace("{pretrained}", "{name}")
     return folder.replace("{model}", "{name}").replace("{name}", CONTENT[name]["model"]["name"])
 
 
@@ -233,7 +233,8 @@ def shrunk(name: str, folder: Path) -> Path:
     def walk(node: Any, place: Path) -> Any:
         if isinstance(node, dict):
             found = {key: walk(value, place) for key, value in node.items()}
-            return {key: min(value, MOST[key]) if key in MOST else value for key, value in found.items()}
+            kept = {key: value for key, value in found.items() if key != "pretrain_config"}  # see `Family.fit`
+            return {key: min(value, MOST[key]) if key in MOST else value for key, value in kept.items()}
         if isinstance(node, list):
             return [walk(value, place) for value in node]
         if isinstance(node, str) and node.endswith(".yaml"):
@@ -260,11 +261,14 @@ class Family:
         if not (out / "run.json").exists():
             for source in (entry["source"] for entry in model.get("init", [])):
                 self.fit(self._maker_of(name, source))
+            found = CONTENT[name].get("pretrain_config")  # here its run lies elsewhere: see `out_of`
+            init = [] if not found else [{"source": f"{self.fit(str(Path(name).with_name(found)))}/best.ckpt"}]
             small = [part for flag in SMALL.items() for part in flag]
             config, store = shrunk(name, self.folder), self.stores[CONTENT[name]["data"]["store"]]
             releases = TUAB_SPLIT if (store / "mixture.json").exists() else []
             here = ["--data.store", str(store), "--out", out_of(name)]
-            assert main(["fit", "--config", str(config), *here, *small, *releases]) == 0
+            given = ["--model.init", json.dumps(init)] if init else []
+            assert main(["fit", "--config", str(config), *here, *small, *releases, *given]) == 0
         return out
 
     def _maker_of(self, name: str, source: str) -> str:
@@ -296,6 +300,7 @@ def test_a_phase_trains_two_steps_and_is_tested(
     assert np.isfinite(report["best"]["value"])
     (row,) = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
     assert row["step"] == 2
-    assert len(report["transfers"]) == len(CONTENT[name]["model"].get("init", []))
+    n_found = int("pretrain_config" in CONTENT[name])
+    assert len(report["transfers"]) == len(CONTENT[name]["model"].get("init", [])) + n_found
     assert main(["test", "--config", str(out / "config.yaml")]) == 0
     assert ("constant predictor" in capsys.readouterr().out) == bool(CONTENT[name]["data"].get("targets"))

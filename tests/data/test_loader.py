@@ -224,3 +224,26 @@ def test_couples_pass_through_the_loader(store):
     order = PairedOrder(np.arange(n), pair, person, 6, 0, seed=0)
     with pytest.raises(ConfigError, match="multiple of 4"):  # three rows each would cut a couple
         BatchLoader(loader.maker, order, is_training=True, rank=0, world_size=2)
+
+
+def test_a_loader_without_signals_gives_the_same_batches_in_the_same_order(store, monkeypatch):
+    loader = loader_of(store)
+    loader.load_state_dict({"epoch": 1, "step": 2})
+    bare = loader.without_signals()
+    expected = list(loader)
+    assert bare.state_dict() == {"epoch": 1, "step": 2}
+
+    def read(self, rows, keys):
+        raise AssertionError("a signal was read")
+
+    monkeypatch.setattr(WindowReader, "read", read)
+    monkeypatch.setattr(WindowReader, "read_microvolts", read)
+    found = list(bare)
+    assert len(found) == len(expected) > 0
+    for batch, other in zip(found, expected, strict=True):
+        for name in ("key", "sample", "participant", "recording", "n_valid", "channel", "pair"):
+            assert torch.equal(getattr(batch, name), getattr(other, name))
+        assert torch.equal(batch.targets["age"].nan_to_num(), other.targets["age"].nan_to_num())
+        assert batch.is_padded == other.is_padded
+        assert len(batch) == len(other)
+        assert batch.to_microvolts().eeg.shape == other.to_microvolts().eeg.shape

@@ -139,3 +139,32 @@ def test_evaluating_on_seen_participants_is_refused_with_their_names():
 def test_more_folds_than_people_are_refused_by_the_first_fold():
     with pytest.raises(DataError, match=r"n_folds=9, but there are only 7 participants.*7 or fewer"):
         sides_of(ParticipantSplit(n_folds=9), n=7)
+
+
+def test_a_value_too_rare_for_every_side_is_told_of():
+    participants, recordings = cohort(30)
+    participants["remission"] = [0.0] * 28 + [1.0, 1.0]
+    participants["site"] = "here"
+    split = ParticipantSplit(val_ratio=0.2, test_ratio=0.2, stratify_by=("remission", "site", "p_factor"))
+    (note,) = split.sides(participants, recordings).notes
+    assert note.startswith("no one with remission 1 on the side ")
+    assert note.endswith(" (2 have it)")
+    participants["remission"] = np.arange(30) % 2.0
+    assert split.sides(participants, recordings).notes == ()
+
+
+def test_a_fold_may_test_nobody_of_a_value_without_a_remark():
+    participants, recordings = cohort(12)
+    participants["remission"] = np.arange(12) % 2.0
+    for fold in range(12):
+        split = ParticipantSplit(val_ratio=0.4, n_folds=12, fold=fold, stratify_by=("remission",))
+        sides = split.sides(participants, recordings)
+        assert len(sides.test) == 1
+        assert sides.notes == ()
+
+
+@pytest.mark.parametrize(("n", "split"), [(1, {}), (2, {"test_ratio": 0.1}), (2, {"n_folds": 2})])
+def test_fewer_people_than_sides_are_refused_with_what_to_change(n, split):
+    with pytest.raises(DataError, match=r"no one is left to train on: \d participants") as error:
+        sides_of(ParticipantSplit(val_ratio=0.2, **split), n)
+    assert "lower split.val_ratio or split.test_ratio, or prepare more participants" in str(error.value)

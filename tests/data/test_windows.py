@@ -130,3 +130,21 @@ def test_montages_that_disagree_on_a_place_are_refused(store, monkeypatch):
     monkeypatch.setattr(store, "montages", (*store.montages, other))
     with pytest.raises(DataError, match="place channel Fz"):
         signal_of(store, 50, ())
+
+
+def test_the_digest_of_a_table_knows_every_place_and_no_label():
+    def table(start=(0, 5), n_times=4, n_valid=(4, 3), **other):
+        columns = {"recording": np.array([0, 1], np.int32), "start": np.array(start), "n_valid": np.array(n_valid)}
+        return WindowTable(**{name: column_of(one) for name, one in columns.items()}, n_times=n_times, **other)
+
+    first = table().digest()
+    assert table(pair=column_of(np.array([3, 3])), targets={"y": column_of(np.ones(2, np.float32))}).digest() == first
+    others = [
+        table(start=(0, 6)),
+        table(n_times=5),
+        table(n_valid=(4, 4)),
+        table(jitter=1),
+        table(channel=column_of(np.zeros(2, np.int32))),
+        table(deviation_uV=column_of(np.ones(2, np.float32))),
+    ]
+    assert len({first, *(other.digest() for other in others)}) == 1 + len(others)

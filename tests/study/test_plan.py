@@ -217,3 +217,32 @@ def test_a_tokenizer_without_a_place_in_the_config_is_refused(write_recipe):
     Path("configs/pretrain.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(ConfigError, match="ends with tokenizer"):
         plan_study(read_recipe(path), OUT)
+
+
+def test_a_study_looks_for_no_pretraining_and_knows_keys_by_other_names(write_recipe):
+    plain = write_recipe()
+    expected = plan_study(read_recipe(plain), OUT, code_version="test")
+    recipe = read_recipe(write_recipe())
+    for name in ("challenge1", "challenge2"):
+        path = recipe.phases[name].config
+        config = yaml.safe_load(path.read_text())
+        config |= {"pretrain_config": "pretrain.yaml", "data_path": config["data"].pop("store"), "output_dir": "there"}
+        config["freeze_backbone"] = True
+        path.write_text(yaml.safe_dump(config))
+    found = plan_study(recipe, OUT, code_version="test")
+    assert found.stores == expected.stores
+    for run in found.runs:
+        is_final = run.phase.startswith("challenge")
+        assert ("--pretrain_config" in run.fit) == is_final
+        if is_final:
+            assert run.fit[run.fit.index("--pretrain_config") + 1] == ""
+    names = {run.identity for run in found.runs if run.phase == "challenge1"}
+    entry = {"set": {"challenge1": {"freeze_backbone": False, "pretrain_config": "x.yaml"}}}
+    changed = read_recipe(write_recipe(ablations={"trained": entry}, gains=[]))
+    for name in ("challenge1", "challenge2"):
+        path = changed.phases[name].config
+        config = yaml.safe_load(path.read_text()) | {"freeze_backbone": True}
+        path.write_text(yaml.safe_dump(config))
+    trained = runs_of(plan_study(changed, OUT, code_version="test"), "trained")["challenge1"]
+    assert trained.fit[trained.fit.index("--model.freeze_encoder") + 1] == "false"
+    assert trained.identity not in names

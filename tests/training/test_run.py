@@ -414,6 +414,43 @@ def test_a_signal_saves_the_state_and_the_run_goes_on_identically(
     assert record["last_weights_sha256"] == json.loads((whole / "run.json").read_text())["last_weights_sha256"]
 
 
+def script(monkeypatch: pytest.MonkeyPatch, scores: list[float | None], losses: list[float | None]) -> None:
+    """Let each epoch's validation give these."""
+    original = Keeper._row
+
+    def row(self: Keeper, trainer: Any, phase: Phase, means: dict[str, float]) -> dict[str, Any]:
+        found = original(self, trainer, phase, means)
+        return found | {"val/f1": scores[found["epoch"]], "val/loss": losses[found["epoch"]]}
+
+    monkeypatch.setattr(Keeper, "_row", row)
+
+
+@pytest.mark.parametrize("n_saves", [0, 2, 3, 4, 6])
+def test_of_epochs_with_equal_scores_the_one_with_the_lowest_loss_is_the_best_also_after_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_saves: int
+) -> None:
+    keys = {"monitor": "val/f1", "monitor_mode": "max", "max_epochs": 5, "every": 0}
+    script(monkeypatch, [0.5, 0.5, 0.5, 0.4, 0.5], [1.0, 0.8, 0.9, 0.1, 0.8])
+    if n_saves:
+        with monkeypatch.context() as patch:
+            kill_after(patch, n_saves)
+            with pytest.raises(Killed):
+                train(tmp_path, **keys)
+    best = train(tmp_path, **keys)["best"]
+    assert best == {"metric": "val/f1", "value": 0.5, "epoch": 1}
+    assert read_checkpoint(tmp_path / "best.ckpt").content["epoch"] == 1
+
+
+def test_a_tie_is_no_gain_where_the_loss_is_the_monitor_or_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script(monkeypatch, [0.5, 0.5, 0.5], [1.0, None, 1.0])
+    assert train(tmp_path / "loss", max_epochs=3)["best"]["epoch"] == 0
+    assert train(tmp_path / "f1", max_epochs=3, monitor="val/f1", monitor_mode="max")["best"]["epoch"] == 0
+    script(monkeypatch, [None, 0.5, 0.5], [0.1, None, 1.0])
+    assert train(tmp_path / "late", max_epochs=3, monitor="val/f1", monitor_mode="max")["best"]["epoch"] == 2
+
+
 def test_an_unknown_monitor_is_refused_with_those_that_exist(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"val/lose is not measured.*val/loss, .*val/nrmse_y"):
         train(tmp_path, monitor="val/lose")

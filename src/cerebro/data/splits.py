@@ -32,7 +32,7 @@ class Sides:
     unused : tuple of str
         Participants on no side (beyond ``max_train_participants``).
     notes : tuple of str
-        Values of a column to stratify by that are too rare for every side to have one.
+        Values of a column to stratify by that not every side has.
 
     Raises
     ------
@@ -180,10 +180,8 @@ class ParticipantSplit:
                 lacking = [side for side, chosen in sides.items() if chosen and not chosen & having]
                 if lacking:
                     named = f"{value:g}" if isinstance(value, float) else value
-                    notes.append(
-                        f"{column} {named} is of {len(having)} participants, too few for all sides: none on the side "
-                        f"{' and '.join(lacking)}"
-                    )
+                    sides_lacking = " and ".join(lacking)
+                    notes.append(f"no one with {column} {named} on the side {sides_lacking} ({len(having)} have it)")
         return tuple(notes)
 
     def capped(

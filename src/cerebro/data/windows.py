@@ -10,7 +10,7 @@ import math
 import sys
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -119,16 +119,18 @@ class WindowTable:
         return self.recording.at(*located), self.start.at(*located)
 
     def digest(self) -> str:
-        """SHA-256 of where every window lies and how long it is, without labels and pairs."""
-        digest = hashlib.sha256(f"{self.n_times} {self.jitter};".encode())
-        for name in ("recording", "start", "channel", "n_valid", "deviation_uV"):
-            column: Column[Any] = getattr(self, name)
-            first = np.ascontiguousarray(column.first)
-            digest.update(f"{name} {len(column)} {column.step} {first.dtype};".encode())
-            digest.update(column.runs.sizes.tobytes() + first.tobytes())
-        arrays: list[npt.NDArray[Any]] = [*self.columns, self.channel_deviation_uV]
-        for array in arrays:
-            digest.update(f"{len(array)} {array.dtype};".encode() + np.ascontiguousarray(array).tobytes())
+        """SHA-256 of where every window lies and what it holds; labels, pairs and films decide no sample of it."""
+        digest = hashlib.sha256()
+        for entry in fields(self):
+            if entry.name in ("pair", "targets", "film_ms"):
+                continue
+            value = getattr(self, entry.name)
+            digest.update(f"{entry.name} {len(self)};".encode())
+            for part in value if isinstance(value, tuple) else (value,):
+                if isinstance(part, Column):
+                    digest.update(f"{part.step};".encode() + part.runs.sizes.tobytes())
+                array = np.ascontiguousarray(part.first if isinstance(part, Column) else part)
+                digest.update(f"{array.dtype} {array.shape};".encode() + array.tobytes())
         return digest.hexdigest()
 
     @property

@@ -146,10 +146,12 @@ def evaluate(
             for raw in progress(batches, what, "batch", stays=False):
                 batch = raw.to(device, non_blocking=True).to_microvolts()
                 tokens = phase.known_tokens(batch)
+                if tokens is None and phase.objective.reads_tokens_alone:
+                    tokens = phase.encoder(batch)  # once for loss and predictions
                 if with_losses:
                     loss = phase.objective(phase.encoder, batch, tokens)
                     means.add(loss, len(batch))
-                    tokens = tokens if loss.tokens is None else loss.tokens  # the encoder runs once
+                    tokens = tokens if loss.tokens is None else loss.tokens
                 found = {"sample": batch.sample, "recording": batch.recording, "participant": batch.participant}
                 found |= {f"target/{name}": value for name, value in batch.targets.items()}
                 found |= {f"known/{name}": value for name, value in batch.known.items()}
