@@ -67,11 +67,15 @@ def test_a_page_shows_curves_people_and_training_of_a_classification(page):
 
 def test_the_table_has_the_numbers_of_the_results_and_the_oracle(page):
     text, results = section(page[0]), json.loads((page[1] / "results.json").read_text())
-    assert "<td>0.930</td>" in text
+    assert "<td>0.93</td>" in text
     for model in (results["variants"]["full"], results["baselines"]["band_power"]):
-        assert f"{model['p_factor']['participant']['auc']['mean']:.3f} <small>[" in text
-    assert f"{results['variants']['full']['p_factor']['window']['f1']['mean']:.3f} <small>[" in text
+        assert f"{model['p_factor']['participant']['auc']['mean']:.2f} <small>[" in text
+    assert f"{results['variants']['full']['p_factor']['window']['f1']['mean']:.2f} <small>[" in text
     counts = results["variants"]["full"]["p_factor"]["n_units"]["participant"]
+    order = [
+        text.index(f"<td>{name}</td>") for name in ("constant", "band power", "full", "no contrastive", "no auxiliary")
+    ]
+    assert order == sorted(order), "baselines first, then variants as the recipe has them"
     assert f"{counts[0]} of class 0, {counts[1]} of class 1 by participant" in text
 
 

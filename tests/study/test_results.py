@@ -66,6 +66,13 @@ def test_references_are_those_of_the_release_that_was_held_out(tmp_path):
     assert mixed == {"p_factor": {"oracle": 0.5, "reference": 0.7}}
 
 
+def test_references_of_a_cohort_without_releases_are_those_of_all(tmp_path):
+    truth = {"oracle_auc": {"remission": 0.9}, "oracle_nrmse": {"remission": 0.5}, "participants": {"A": {"sex": "F"}}}
+    (tmp_path / "ground_truth.json").write_text(json.dumps(truth))
+    found = read_references(str(tmp_path / "ground_truth.json"), ["remission"], ["windows:A"], ["remission"])
+    assert found == {"remission": {"oracle_auc": 0.9}}
+
+
 def test_scores_are_those_of_windows_with_a_label(study_folder):
     results = make_results(study_folder)
     run = next(run for run in results["phases"] if run["phase"] == "challenge2" and "full" in run["variants"])

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cerebro.metrics.bootstrap import ParticipantBootstrap, interval
+from cerebro.metrics.participants import gather_units, resampled_scores
 from cerebro.training.class_report import COLUMNS, class_lines, write_participants
 from cerebro.training.evaluate import Evaluation
 
@@ -50,7 +52,7 @@ def clinic() -> Evaluation:
 
 
 def test_a_test_says_the_scores_of_participants_and_of_windows_with_intervals(clinic: Evaluation) -> None:
-    by_participant, by_window = class_lines(clinic)
+    by_participant, by_window = class_lines(clinic, KEYS)
     assert by_participant.startswith("remission by participant: AUC 0.")
     assert ", 18 participants (8 of class 1)" in by_participant
     assert ", 108 windows (48 of class 1) of 18 participants" in by_window
@@ -59,21 +61,30 @@ def test_a_test_says_the_scores_of_participants_and_of_windows_with_intervals(cl
             assert re.search(rf"{name} [01]\.\d\d \[[01]\.\d\d, [01]\.\d\d\], ", line), "every score has its interval"
 
 
+def test_intervals_are_those_of_a_study_of_the_same_people(clinic: Evaluation) -> None:
+    auc = re.search(r"AUC \S+ \[(\S+), (\S+)\]", class_lines(clinic, KEYS)[0])
+    known = [clinic.arrays[name] for name in ("recording", "target/remission", "prediction/remission")]
+    units = gather_units([KEYS[number] for number in clinic.arrays["participant"]], *known)
+    bounds, _ = interval(resampled_scores(units, ParticipantBootstrap(KEYS[:18], 2000, seed=0))["auc"])
+    assert auc is not None
+    assert auc.groups() == tuple(f"{bound:.2f}" for bound in bounds)
+
+
 def test_scores_of_one_class_are_said_to_be_undefined() -> None:
-    (line,) = class_lines(evaluation([1.0, 1.0], [0.2, 0.8], [0, 1]))
+    (line,) = class_lines(evaluation([1.0, 1.0], [0.2, 0.8], [0, 1]), KEYS)
     assert "AUC undefined, " in line
     assert "recall 0.50 [" in line
 
 
 def test_draws_without_one_of_the_classes_are_counted() -> None:
-    (line,) = class_lines(evaluation([0.0, 0.0, 1.0], [0.1, 0.2, 0.7], [0, 1, 2]))
+    (line,) = class_lines(evaluation([0.0, 0.0, 1.0], [0.1, 0.2, 0.7], [0, 1, 2]), KEYS)
     assert "AUC 1.00 [1.00, 1.00]" in line
     assert "; up to " in line
     assert line.endswith(" of 2,000 draws left out, where a score is undefined")
 
 
 def test_labels_of_recordings_are_said_to_be_no_labels_of_participants() -> None:
-    note, line = class_lines(evaluation([0.0, 1.0, 0.0, 1.0], [0.2, 0.7, 0.1, 0.6], [0, 0, 1, 1], [0, 1, 2, 3]))
+    note, line = class_lines(evaluation([0.0, 1.0, 0.0, 1.0], [0.2, 0.7, 0.1, 0.6], [0, 0, 1, 1], [0, 1, 2, 3]), KEYS)
     assert note.startswith("remission: participants have no label of their own: their recordings differ in it")
     assert line.startswith("remission by recording: AUC 1.00 ")
     assert line.endswith("4 recordings (2 of class 1) of 2 participants")
@@ -81,13 +92,13 @@ def test_labels_of_recordings_are_said_to_be_no_labels_of_participants() -> None
 
 def test_without_a_label_there_is_no_line_and_no_table(tmp_path: Path) -> None:
     nobody = evaluation([float("nan")], [0.5], [0], windows=2)
-    assert class_lines(nobody) == []
+    assert class_lines(nobody, KEYS) == []
     assert not write_participants(tmp_path / "participants_test.tsv", nobody, KEYS)
     assert not list(tmp_path.iterdir())
 
 
 def test_the_table_holds_a_line_for_each_participant(tmp_path: Path) -> None:
-    found = evaluation([1.0, 1.0, 0.0], [0.9, 0.5, 0.25], [3, 3, 7], windows=3)
+    found = evaluation([0.0, 1.0, 1.0], [0.25, 0.9, 0.5], [12, 3, 3], windows=3)  # "12" comes before "3" as a text
     assert write_participants(tmp_path / "participants_test.tsv", found, KEYS)
     first, second = rows_of(tmp_path / "participants_test.tsv")
     assert tuple(first) == COLUMNS
@@ -95,7 +106,7 @@ def test_the_table_holds_a_line_for_each_participant(tmp_path: Path) -> None:
     assert (first["probability"], first["recordings"], first["rows"], first["windows"]) == ("0.700000", "2", "2", "6")
     assert float(first["sd"]) == pytest.approx(np.std([0.9, 0.5], ddof=1), abs=1e-6)
     assert float(first["sd_windows"]) == pytest.approx(np.std([0.8, 0.9, 1.0, 0.4, 0.5, 0.6], ddof=1), abs=1e-6)
-    assert (second["participant"], second["rows"], second["sd"]) == ("clinic:07", "1", "")
+    assert (second["participant"], second["rows"], second["sd"]) == ("clinic:12", "1", "")
     assert float(second["sd_windows"]) == pytest.approx(0.1)
 
 

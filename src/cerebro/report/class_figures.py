@@ -54,7 +54,7 @@ def people(probability: Array, truth: Ints, sd: Array, unit: str, label: str) ->
         axes.set_ylim(-0.03, 1.03)
         axes.set_xlim(0, len(order) + 1)
         axes.set_xlabel(f"{unit}s, by probability")
-        axes.set_ylabel(f"probability of {label}")
+        axes.set_ylabel("probability of class 1")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
         axes.yaxis.grid(True)
         axes.set_axisbelow(True)

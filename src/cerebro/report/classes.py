@@ -40,21 +40,23 @@ def classes(evidence: Evidence) -> str:
 def _table(evidence: Evidence, name: str) -> str:
     """A row for each model and unit."""
     results = evidence.results
-    models = {**results["baselines"], **results["variants"]}
+    baselines = sorted(results["baselines"], key=lambda model: model != "constant")
+    models = {model: results["baselines"][model] for model in baselines}
+    models |= {model: results["variants"][model] for model in evidence.study["variants"]}
     first = results["variants"][evidence.first_variant][name]
     units = list(first["n_units"])
     scores = [score for score in SCORES if score in first[units[0]]]
     rows: list[tuple[str, list[str]]] = []
-    for key, label in (("oracle_auc", "oracle, trait known"), ("reference_auc", "reference, planted feature measured")):
+    for key, label in (("oracle_auc", "oracle"), ("reference_auc", "reference")):
         value = results["references"].get(name, {}).get(key)
         if value is not None and "auc" in scores:
-            rows.append(("bound", [label, units[0], *(f"{value:.3f}" if score == "auc" else "" for score in scores)]))
+            rows.append(("bound", [label, units[0], *(f"{value:.2f}" if score == "auc" else "" for score in scores)]))
     for unit in units:
         for model, found in models.items():
             entry = found.get(name, {}).get(unit)
             if entry:
                 kind = "best" if model == evidence.first_variant else ""
-                cells = [estimate(entry[score]) for score in scores]
+                cells = [estimate(entry[score], digits=2) for score in scores]
                 rows.append((kind, [escape(model.replace("_", " ")), unit, *cells]))
     counts = "; ".join(
         f"{', '.join(f'{n:,} of class {label}' for label, n in enumerate(first['n_units'][unit]))} by {unit}"

@@ -1,6 +1,7 @@
 """What a test says of a classification: scores by participant and by window with intervals, and a table of people."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,16 +24,18 @@ NO_LABEL = {
 }
 
 
-def class_lines(found: Evaluation) -> list[str]:
+def class_lines(found: Evaluation, participant_keys: Sequence[str]) -> list[str]:
     """Lines on every classification with a known label: by participant, and by window where windows are predicted.
 
-    Intervals hold 95 % of the draws of participants; a score that is undefined in some of them says so.
+    Intervals hold 95 % of the draws of participants, the same draws as of a study of them; a score that is undefined
+    in some of them says so.
     """
+    keys = np.asarray(participant_keys, np.str_)
     lines = []
     for target, levels in found.units().items():
-        whole, *windows = levels
-        if not len(whole):
+        if not len(levels[0]):
             continue
+        whole, *windows = (replace(units, participant=keys[units.participant.astype(np.int64)]) for units in levels)
         if whole.unit in NO_LABEL:
             lines.append(f"{target}: participants have no label of their own: {NO_LABEL[whole.unit]}")
         bootstrap = ParticipantBootstrap(whole.participant.tolist(), N_RESAMPLES)
@@ -76,7 +79,11 @@ def write_participants(path: Path, found: Evaluation, participant_keys: Sequence
         if whole.unit not in ("participant", "recording"):
             continue
         spread = _of_windows(windows[0], whole.unit) if windows else {}
-        for at in range(len(whole)):
+        places = [
+            (str(keys[int(who)]), int(where or 0))
+            for who, where in zip(whole.participant, whole.recording, strict=True)
+        ]
+        for at in sorted(range(len(whole)), key=places.__getitem__):
             who, where = str(whole.participant[at]), str(whole.recording[at])
             probability, n_windows_sd = whole.probability[at], spread.get((who, where), ("", ""))
             rows.append(

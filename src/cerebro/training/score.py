@@ -90,7 +90,11 @@ def score_phase(
             table = scoring.out / f"participants_{stage}.tsv"
             has_table = stage != "predict" and write_participants(table, found, data.participant_keys())
     if stage != "predict":
-        lines += [*score_lines(found), *class_lines(found), *(one.line() for one in score_confounds(found, data))]
+        lines += [
+            *score_lines(found),
+            *class_lines(found, data.participant_keys()),
+            *(one.line() for one in score_confounds(found, data)),
+        ]
     also = f", the people behind them to {table}" if has_table else ""
     return [*lines, f"{len(found.arrays['sample']):,} windows written to {target}{also}"]
 
