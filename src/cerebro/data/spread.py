@@ -29,6 +29,7 @@ N_QUEUED_PER_JOB = 2
 BEGAN = ".began"  # suffix of the marker that names a recording while it is open
 
 
+@runtime_checkable
 class Maker(Protocol):
     """What turns one recording into a staged piece, such as `cerebro.data.pieces.Recipe`; it survives pickling."""
 
