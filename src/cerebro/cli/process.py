@@ -107,11 +107,12 @@ def _log(recordings: Recordings, made: Primary) -> None:
 
     report, plan = made.report, made.plan
     label = label_content(recordings.label)
+    n_participants = sum(report.participants.values())
     profile = {
-        "num_rows": report.windows,
-        "num_recordings": report.read,
-        "num_participants": sum(report.participants.values()),
-        "num_left_out": report.windows_left_out,
+        "num_rows": float(report.windows),
+        "num_recordings": float(report.read),
+        "num_participants": float(n_participants),
+        "num_left_out": float(report.windows_left_out),
     }
     tags: dict[str, Any] = {
         "data_set": recordings.name,
@@ -122,7 +123,7 @@ def _log(recordings: Recordings, made: Primary) -> None:
         "label": label["column"] or "none",
         "label_0": label["values"][0] if label["values"] else "none",
         "label_1": label["values"][1] if label["values"] else "none",
-        "n_participants": profile["num_participants"],
+        "n_participants": n_participants,
         "n_windows": report.windows,
         "reference": made.reference,
         "git_commit": git_commit(),

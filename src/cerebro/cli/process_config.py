@@ -22,6 +22,7 @@ from cerebro.training.tracking import MLflowKeys
 from cerebro.yaml_safety import check_yaml
 
 EXPERIMENT = "eeg_processing"
+PARTS: dict[str, type[Any]] = {"label": Label, "table": TableFormat}  # keys that have keys of their own
 SHORTEST_S = 1e-3  # of a recording; what is shorter than a window is counted as such
 SIGNALS = (".edf", ".bdf", ".vhdr", ".set", ".fif", ".gdf", ".cnt", ".parquet", ".csv", ".tsv")
 
@@ -106,25 +107,24 @@ def read_processing(
         In one line: unsafe YAML, an unknown key, a wrong type, numbers that do not fit each other.
     """
     check_yaml(path)
-    text = path.read_text(encoding="utf-8")
-    empty = empty_keys(yaml.safe_load(text))
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    empty = empty_keys(content)
     if empty:
         raise ConfigError(f"config {path}: key {empty[0]} is empty; give it a value, or leave out the key.")
-    parser = _parser()
-    place = f"config {path}"
-    try:
-        config = resolve_paths(parser.parse_string(text), path.resolve().parent)
-        if overrides:
-            place = "command line"
-            config = resolve_paths(parser.parse_args(list(overrides), namespace=config), Path.cwd())
-        made = parser.instantiate(config)
-    except (ArgumentError, TypeError, ValueError) as error:
-        known = [*parser.get_defaults().keys(), *options]
-        raise ConfigError(f"{place}: {one_line(verb, str(error), known)}") from None
-    kinds: tuple[type[Any], ...] = (Recordings, Processing)
-    values = [{one.name: getattr(made, one.name) for one in fields(kind)} for kind in kinds]
-    values[1]["channels"] = tuple(values[1]["channels"])
-    return Recordings(**values[0]), Processing(**values[1])
+    typed = _by_part(overrides)
+    reading = _Reading(verb, path, tuple(options))
+    parts = {
+        name: reading.values(kind, name, content.pop(name, {}), typed[name])
+        for name, kind in PARTS.items()
+        if name in content or typed[name]
+    }
+    values = reading.values((Recordings, Processing), "", content, typed[""])
+    label, table = (PARTS[name](**parts[name]) if name in parts else None for name in ("label", "table"))
+    recordings = Recordings(
+        **{one.name: values[one.name] for one in fields(Recordings) if one.name not in PARTS}, label=label, table=table
+    )
+    plan = {one.name: values[one.name] for one in fields(Processing)}
+    return recordings, Processing(**plan | {"channels": tuple(plan["channels"])})
 
 
 def source_of(recordings: Recordings, plan: Processing) -> PrimarySource:
@@ -153,12 +153,49 @@ def source_of(recordings: Recordings, plan: Processing) -> PrimarySource:
     return PrimarySource(reader, plan, recordings.label, not recordings.run_from, recordings.missing_channels)
 
 
-def _parser() -> ArgumentParser:
-    set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=["cerebro"])
-    parser = ArgumentParser(exit_on_error=False, add_help=False, allow_abbrev=False)
-    parser.add_class_arguments(Recordings)
-    parser.add_class_arguments(Processing)
-    return parser
+@dataclass(frozen=True)
+class _Reading:
+    """How keys of one YAML are read."""
+
+    verb: str
+    path: Path
+    options: tuple[str, ...]
+
+    def values(self, kinds: Any, part: str, content: Any, typed: Sequence[str]) -> dict[str, Any]:
+        """Values of the fields of ``kinds``, from a mapping and from what was typed, which wins."""
+        kinds = kinds if isinstance(kinds, tuple) else (kinds,)
+        set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=["cerebro"])
+        parser = ArgumentParser(exit_on_error=False, add_help=False, allow_abbrev=False)
+        for kind in kinds:
+            skipped = set() if part else set(PARTS) & {one.name for one in fields(kind)}
+            parser.add_class_arguments(kind, skip=skipped)
+        names = [one.name for kind in kinds for one in fields(kind) if part or one.name not in PARTS]
+        place = f"config {self.path}: " + f"{part}: " * bool(part)
+        if not isinstance(content, dict):
+            raise ConfigError(f"{place}found {content!r}, expected keys {', '.join(names)}; mend the config.")
+        try:
+            config = resolve_paths(parser.parse_object(content), self.path.resolve().parent)
+            if typed:
+                place = "command line: " + f"{part}: " * bool(part)
+                config = resolve_paths(parser.parse_args(list(typed), namespace=config), Path.cwd())
+            made = parser.instantiate(config)
+        except (ArgumentError, TypeError, ValueError) as error:
+            known = [*parser.get_defaults().keys(), *(() if part else (*PARTS, *self.options))]
+            raise ConfigError(f"{place}{one_line(self.verb, str(error), known)}") from None
+        return {name: made[name] for name in names}
+
+
+def _by_part(overrides: Sequence[str]) -> dict[str, list[str]]:
+    """``--label.column x`` as ``--column x`` under ``label``; what belongs to no part under ``""``."""
+    found: dict[str, list[str]] = {name: [] for name in ("", *PARTS)}
+    part = ""
+    for word in overrides:
+        if word.startswith("--"):
+            head, dot, rest = word[2:].partition(".")
+            part = head if dot and head in PARTS else ""
+            word = f"--{rest}" if part else word
+        found[part].append(word)
+    return found
 
 
 def _found(recordings: Recordings) -> tuple[Path, list[Path]]:

@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -264,7 +265,7 @@ def code_version(reader: Reader) -> str:
 
 def code_hash(files: Iterable[Path]) -> str:
     """Hash of Python files, their comments and docstrings left out, whatever their order."""
-    digests = sorted(hashlib.sha256(_code_of(file).encode()).hexdigest() for file in files)
+    digests = sorted(_code_digest(file, file.stat().st_mtime_ns) for file in files)
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
@@ -273,6 +274,12 @@ def reader_settings(reader: Reader) -> dict[str, Any]:
     named = {name: value for name, value in vars(reader).items() if name not in reader.scan_only}
     settings = {name: value for name, value in named.items() if not isinstance(value, Path)}
     return {name: repr(value) for name, value in sorted(settings.items())}
+
+
+@lru_cache(maxsize=256)
+def _code_digest(file: Path, version_ns: int) -> str:
+    """SHA-256 of a file's code; it takes a second for all of them, and is asked for at every step of a command."""
+    return hashlib.sha256(_code_of(file).encode()).hexdigest()
 
 
 def _code_of(file: Path) -> str:

@@ -102,12 +102,13 @@ def make_primary(source: PrimarySource, out: Path, jobs: int = 1) -> Primary:
         remove_orphans(out / PRIMARY)
         scan = with_checksums(source.reader, with_plain_names(source.reader.scan()))
         findings = [one for one in scan.findings if one.rule != "no-participants-table"]
-        numbers = _run_numbers(scan.entries, source.numbers_runs)
         remission: dict[str, int] = {}
         entries = scan.entries
         if source.label is not None:
             remission, counted = read_labels(source.label, {entry.participant for entry in entries})
             findings += counted
+        numbers = _run_numbers(scan.entries, source.numbers_runs)
+        if source.label is not None:
             entries = [entry for entry in entries if entry.participant in remission]
         channels, entries = _channels(source, entries, findings)
         plan = replace(source.plan, channels=channels)

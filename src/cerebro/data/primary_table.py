@@ -5,6 +5,7 @@ recordings by their names, then a list of samples per channel in upper case. Row
 run, parent and sub-window; the file as it lies on the disk is read back and checked before it gets its name.
 """
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -108,14 +109,13 @@ def write_table(
     metadata = {METADATA: json.dumps({**content, "identity": digest}, sort_keys=True).encode()}
 
     def write(file: BinaryIO) -> None:
-        writer = None
-        for run in progress(runs, what, "recording"):
-            table = _with_ids(run, columns, labels).replace_schema_metadata(metadata)
-            if writer is None:
-                writer = pq.ParquetWriter(file, table.schema, **OPTIONS)
-            writer.write_table(table, row_group_size=max(1, len(table)))
-        assert writer is not None  # there is a run
-        writer.close()
+        with contextlib.ExitStack() as stack:  # closes the writer before its file, also after an error
+            writer = None
+            for run in progress(runs, what, "recording"):
+                table = _with_ids(run, columns, labels).replace_schema_metadata(metadata)
+                if writer is None:
+                    writer = stack.enter_context(pq.ParquetWriter(file, table.schema, **OPTIONS))
+                writer.write_table(table, row_group_size=max(1, len(table)))
         file.flush()
         verify_order(Path(file.name))
 

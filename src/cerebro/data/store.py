@@ -331,7 +331,7 @@ def _map(shard: Path) -> mmap.mmap:
     return mapped
 
 
-def crc32c(counts: npt.NDArray[np.int16]) -> int:
+def crc32c(counts: npt.NDArray[np.generic]) -> int:
     """CRC-32C (Castagnoli) of an array's bytes."""
     return int(google_crc32c.value(np.ascontiguousarray(counts).reshape(-1).view(np.uint8)))
 
