@@ -195,7 +195,7 @@ def read_references(path: str, targets: Sequence[str], participants: Sequence[st
         )
     truth = read_json(Path(path))
     holdout = truth.get("holdout", {})
-    released = {name: entry["release"] for name, entry in truth.get("participants", {}).items()}
+    released = {name: entry.get("release", "") for name, entry in truth.get("participants", {}).items()}
     releases = {released.get(key.partition(":")[2], "") for key in participants}
     scores = holdout if releases == {holdout.get("release")} else truth
     names = {"oracle": "oracle_nrmse", "reference": "reference_nrmse"}
