@@ -29,6 +29,8 @@ def test_data_steps_become_plain_commands_and_name_the_ground_truth(write_recipe
         ("cerebro", "prepare", "configs/hbn.yaml", "--out", "stores/demo"),
     )
     assert recipe.ground_truth == Path("cohorts/demo/ground_truth.json")
+    data["simulate"] |= {"format": "clinical", "channels": "muse"}
+    assert read_recipe(write_recipe(data=data)).commands[0][-4:] == ("--format", "clinical", "--channels", "muse")
 
 
 def test_files_named_in_a_config_take_their_place(write_recipe):

@@ -221,3 +221,10 @@ def test_predictions_are_read_without_windows_that_lack_a_label(study_folder):
     path = next(study_folder.glob("phases/challenge1*/predictions_test.npz"))
     found = read_predictions(path)["response_time"]
     assert (len(found.target), found.n_unknown, found.kind) == (237, 3, "regression")
+
+
+def test_a_cohort_without_releases_gives_the_scores_of_all(tmp_path):
+    truth = {"participants": {"sub-001": {}}, "oracle_nrmse": {"remission": 0.4}, "reference_nrmse": {"remission": 0.6}}
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    found = read_references(str(tmp_path / "truth.json"), ["remission"], ["primary:sub-001"])
+    assert found == {"remission": {"oracle": 0.4, "reference": 0.6}}

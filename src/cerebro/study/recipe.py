@@ -24,6 +24,7 @@ KEYS = (
     *("ground_truth", "gains", "probes", "searches"),
 )
 LEAVE_ONE_OUT = "leave_one_out"
+SIMULATE_KEYS = ("out", "preset", "participants", "seed", "effect", "strength", "format", "channels")
 PROBE_ROWS = ("window", "recording")
 PROCESSED_STORE = "stores/primary"  # of `cerebro process`, unless its config says another
 
@@ -340,9 +341,7 @@ def _read_data(where: str, content: Any, folder: Path) -> tuple[tuple[tuple[str,
     cohort = Path()
     if "simulate" in content:
         entry, place = content["simulate"], f"{where}: data.simulate"
-        _check_keys(
-            place, entry, ("out", "preset", "participants", "seed", "effect", "strength"), required=("out", "preset")
-        )
+        _check_keys(place, entry, SIMULATE_KEYS, required=("out", "preset"))
         flags = [part for key, value in entry.items() for part in (f"--{key}", str(value))]
         commands.append(("cerebro", "simulate", *flags))
         cohort = Path(str(entry["out"]))
