@@ -473,3 +473,8 @@ def test_mlflow_that_does_not_answer_is_one_line_and_the_files_stay(capsys: pyte
     assert "does not answer" in line
     assert "--mlflow.enabled false" in line
     assert Path(PRIMARY).is_file()
+
+
+def test_a_missing_store_names_the_command_that_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="for a primary data set `cerebro process-primary --config"):
+        Store.open(tmp_path / "stores" / "primary")
