@@ -156,8 +156,8 @@ class RawBatch:
     """Windows as the store holds them: int16, time-major. The only place where int16 is known.
 
     Where the model runs on the CPU they may come as ``microvolts`` already, read and turned over in one pass; then
-    ``counts`` is empty, (B, 0, 0). Sequences carry the standard ``deviation`` of each channel over its whole recording,
-    by which models may standardise; other windows carry none.
+    ``counts`` is empty, (B, 0, 0). Sequences and recordings kept as windows carry the standard ``deviation`` of each
+    channel over its whole recording, by which models may standardise; other windows carry none.
 
     Where only labels, or tokens that were computed before, are asked for, no signal is read: ``absent_samples`` is then
     the T that it would have had, and ``counts`` is empty.

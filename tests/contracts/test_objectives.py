@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -49,6 +50,11 @@ def state(encoder: Encoder, signal: SignalSpec) -> Supervised:
     return Supervised(encoder, signal, target="state", readout=MLPReadout, kind="classification")
 
 
+def vote(encoder: Encoder, signal: SignalSpec) -> Supervised:
+    readout = partial(MLPReadout, over_channels="concat", over_windows="vote")
+    return Supervised(encoder, signal, target="state", readout=readout, kind="classification")
+
+
 def weighted_sum(encoder: Encoder, signal: SignalSpec) -> WeightedSum:
     return WeightedSum(encoder, signal, {"codes": masked_codes, "trait": trait}, {"codes": 1.0, "trait": 0.15})
 
@@ -68,7 +74,7 @@ EXAMPLES: dict[str, list[Build]] = {
     "MaskedCodes": [masked_codes, lambda e, s: MaskedCodes(e, s, masked_codes_tokenizer, 0.3, symmetric=False)],
     "MaskedWindows": [lambda e, s: MaskedWindows(e, s, 0.5), lambda e, s: MaskedWindows(e, s, 0.5, "bert")],
     "Contrastive": [Contrastive, lambda e, s: Contrastive(e, s, learnable=True)],
-    "Supervised": [trait, state],
+    "Supervised": [trait, state, vote],
     "WeightedSum": [weighted_sum],
 }
 FINAL = [cls for cls in Objective.__subclasses__() if cls.__module__.startswith("cerebro.")]

@@ -69,8 +69,8 @@ def gather_microvolts(
 
 
 @intrinsic
-def _copy_bytes(typing_context: Any, goal: Any, source: Any, n_bytes: Any) -> Any:
-    """C's memcpy."""
+def copy_bytes(typing_context: Any, goal: Any, source: Any, n_bytes: Any) -> Any:
+    """C's memcpy, for compiled loops: two addresses and a number of bytes."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> None:
         byte = ir.IntType(8).as_pointer()
@@ -152,7 +152,7 @@ def _copy(addresses: Any, out: Any) -> None:
     n_windows, n_times, n_channels = out.shape
     n_bytes = 2 * n_times * n_channels
     for b in range(n_windows):
-        _copy_bytes(out.ctypes.data + b * n_bytes, addresses[b], n_bytes)
+        copy_bytes(out.ctypes.data + b * n_bytes, addresses[b], n_bytes)
 
 
 @compiled
@@ -169,7 +169,7 @@ def _gather(addresses: Any, scale: Any, out: Any) -> None:
     for b in range(n_windows):
         source, start = addresses[b], goal + 4 * b * n_times * n_channels
         if not is_tiled:
-            _copy_bytes(window.ctypes.data, source, n_bytes)
+            copy_bytes(window.ctypes.data, source, n_bytes)
             for c in range(n_channels):
                 for t in range(n_times):
                     out[b, c, t] = window[t, c] * scale[b]

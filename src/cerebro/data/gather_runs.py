@@ -14,6 +14,7 @@ from numba.extending import intrinsic
 from numpy import ndarray
 
 from cerebro.compiled import compiled
+from cerebro.data.gather import copy_bytes
 
 
 def gather_count_runs(
@@ -42,7 +43,7 @@ def gather_microvolt_runs(
 ) -> None:
     """As `gather_count_runs`, each value times the ``scale`` (B,) of its row: microvolts per count."""
     assert out.flags.c_contiguous
-    assert scale.dtype == np.float32  # a wider one would round otherwise than the device does
+    assert scale.dtype == np.float32  # a wider one would round otherwise than a device does
     _scale(np.ascontiguousarray(addresses), np.ascontiguousarray(n_valid), np.ascontiguousarray(scale), out)
 
 
@@ -59,11 +60,11 @@ def _counts_at(typing_context: Any, address: Any) -> Any:
 @compiled
 @no_type_check
 def _copy(addresses: Any, n_valid: Any, out: Any) -> None:
-    n_rows, n_channels, _ = out.shape
+    n_rows, n_channels, n_times = out.shape
     for b in range(n_rows):
         n = n_valid[b]
         for c in range(n_channels):
-            out[b, c, :n] = carray(_counts_at(addresses[b, c]), (n,))
+            copy_bytes(out.ctypes.data + 2 * n_times * (b * n_channels + c), addresses[b, c], 2 * n)
             out[b, c, n:] = 0
 
 

@@ -39,8 +39,8 @@ def windowed_recordings(store: Store, tasks: Sequence[str], source: str) -> tupl
         what = "sequence" if source == "ChannelSequences" else "window"
         reasons = "; ".join(map(str, left_out)) or "it holds no recordings"
         raise DataError(
-            f"{source} finds no {what} in {store.path} ({reasons}); prepare it with ParquetWindows, or cut continuous "
-            "recordings with SlidingWindows."
+            f"{source} finds no {what} in {store.path} ({reasons}); prepare it with ParquetWindows or with "
+            "preprocessing.window_s, or cut continuous recordings with SlidingWindows."
         )
     samples = np.unique(index["segment_samples"][chosen])
     if len(samples) > 1:
