@@ -82,6 +82,18 @@ def test_power_of_white_noise_is_its_density_times_the_width_of_the_band(of_nois
         assert of_noise[f"AF7_{band.name}_relative"] == pytest.approx(width / 44, rel=0.1)
 
 
+def test_power_is_the_mean_over_seven_segments_of_two_seconds():
+    eeg = noise(1, 1, seed=8)
+    taper = np.sin(np.pi * np.arange(512) / 512) ** 2
+    pieces = [eeg[0, 0, first : first + 512].astype(np.float64) for first in range(0, 1537, 256)]
+    spectra = [np.abs(np.fft.rfft((piece - piece.mean()) * taper)) ** 2 for piece in pieces]
+    density = 2 * np.mean(spectra, axis=0) / (SFREQ * (taper**2).sum())  # microvolt^2 / Hz, 0.5 Hz apart
+    table = feature_table(eeg, SFREQ, ["CZ"])
+    assert len(pieces) == 7
+    assert table["CZ_theta_power"][0] == pytest.approx(density[8:16].sum() / 2, rel=1e-6)
+    assert table["CZ_theta_relative"][0] == pytest.approx(density[8:16].sum() / density[2:90].sum(), rel=1e-6)
+
+
 def test_white_noise_has_the_values_of_theory(of_noise):
     assert of_noise["AF7_spectral_edge"] == pytest.approx(1 + 0.95 * 44, abs=0.6)
     assert of_noise["AF7_median_frequency"] == pytest.approx(23, abs=0.6)

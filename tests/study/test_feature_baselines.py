@@ -94,7 +94,7 @@ class Cohort:
         make_baselines(study, self.folder / "study", self.said.append)
         return {
             name: read_predictions(baseline_path(self.folder / "study", name, RUN))[target]
-            for name in ("constant", *baselines)
+            for name in dict.fromkeys(("constant", *baselines))
         }
 
 
@@ -229,7 +229,24 @@ def test_missing_values_are_training_medians_and_counted(cohort):
     assert all(auc(found[name]) > 0.9 for name in BOTH)
     line = next(line for line in cohort.said if line.startswith("features_logistic"))
     assert "missing values of training rows" in line
-    assert "2 features that no training row has are left out" in line
+    assert "2 features are missing or the same in all training rows and left out" in line
+
+
+def test_a_feature_that_differs_by_rounding_alone_is_left_out(cohort):
+    cohort.raise_alpha_of_remission()
+    tested = set(cohort.predict([])["constant"].participant)
+    is_tested = ("clinic:" + cohort.table.Participant).isin(tested)
+    rounding = 1 / 3 + 1e-16 * np.arange(len(cohort.table)) / len(cohort.table)
+    cohort.table["AF8_sample_entropy"] = np.where(is_tested, 7.0, rounding)
+    found = cohort.predict()
+    assert all(auc(found[name]) > 0.9 for name in BOTH)
+
+
+def test_a_file_whose_features_do_not_differ_is_one_line(cohort):
+    for name in [name for name in cohort.table if name.startswith("AF")]:
+        cohort.table[name] = 1.0
+    with pytest.raises(DataError, match="no feature differs between training rows"):
+        cohort.predict()
 
 
 def test_a_new_file_of_features_makes_new_predictions_and_the_same_one_does_not(cohort):

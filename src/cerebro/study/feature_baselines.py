@@ -22,6 +22,8 @@ from cerebro.study.feature_file import MAKE, FeatureFile
 Array = npt.NDArray[np.float64]
 Arrays = dict[str, npt.NDArray[Any]]
 
+SAME = 1e-9  # values this much apart, relatively, differ by rounding alone; to standardise them would blow that up
+
 
 class Fitted(Protocol):
     """Predicts probabilities (N, K) or values (N,) of features (N, F)."""
@@ -168,13 +170,15 @@ def units_of(data: EEGData, features: FeatureFile, target: str, stage: Stage) ->
 
 
 def _filled(train: Array, test: Array) -> tuple[Array, Array, str]:
-    """Both with the training median where a value is missing, without columns that no training row has; what was done.
+    """Both with the training median where a value is missing, without columns that do not vary; what was done.
 
     Nothing of the test rows enters.
     """
-    is_used = np.isfinite(train).any(axis=0)
+    low = np.where(np.isfinite(train), train, np.inf).min(axis=0)
+    high = np.where(np.isfinite(train), train, -np.inf).max(axis=0)
+    is_used = high - low > SAME * np.maximum(np.abs(low), np.abs(high))  # no value at all: -inf is not larger
     if not is_used.any():
-        raise DataError("the file of features has no value of any training row; look at its columns.")
+        raise DataError("no feature differs between training rows; look at the columns of the file of features.")
     train, test = train[:, is_used], test[:, is_used]
     median = np.nanmedian(train, axis=0)
     missing = [int((~np.isfinite(side)).sum()) for side in (train, test)]
@@ -182,7 +186,7 @@ def _filled(train: Array, test: Array) -> tuple[Array, Array, str]:
     if any(missing):
         note += f"; {missing[0]} missing values of training rows and {missing[1]} of test rows are training medians"
     if not is_used.all():
-        note += f"; {int((~is_used).sum())} features that no training row has are left out"
+        note += f"; {int((~is_used).sum())} features are missing or the same in all training rows and left out"
     filled = [np.where(np.isfinite(side), side, median) for side in (train, test)]
     return filled[0], filled[1], note
 
