@@ -158,9 +158,20 @@ def test_a_resample_is_the_score_of_the_drawn_participants(unit):
 def test_resamples_are_the_same_however_many_are_held_at_a_time(monkeypatch):
     who, truth, probability = cohort(1)
     units, bootstrap = gather_units(who, None, truth, probability), ParticipantBootstrap(who.tolist(), 40)
+    assert len(units) <= 3 * 12, "few enough to be weighted directly"
     whole = resampled_scores(units, bootstrap)
     monkeypatch.setattr("cerebro.metrics.participants._AT_ONCE", 100)
     assert all((resampled_scores(units, bootstrap)[name] == whole[name]).all() for name in whole)
+
+
+def test_comparing_participants_pairwise_gives_the_same_resamples(monkeypatch):
+    who, truth, probability = cohort(6, n_people=9, n_rows=7)
+    truth[::5] = 1 - truth[::5]  # both classes in some people, as of windows
+    units = gather_units(who, None, truth, probability, unit="row")
+    bootstrap = ParticipantBootstrap([*who.tolist(), "TUH:absent"], 60)
+    pairwise = resampled_scores(units, bootstrap)["auc"]
+    monkeypatch.setattr("cerebro.metrics.participants._FEW", 100)
+    assert pairwise == pytest.approx(resampled_scores(units, bootstrap)["auc"], nan_ok=True)
 
 
 def test_resamples_of_one_class_are_undefined_and_counted():

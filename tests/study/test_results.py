@@ -14,7 +14,7 @@ from cerebro.study.execute import run_plan
 from cerebro.study.plan import plan_study
 from cerebro.study.recipe import read_recipe
 from cerebro.study.results import make_results, read_references
-from cerebro.study.scores import Predictions, Table, gain_entry, read_predictions
+from cerebro.study.scores import Predictions, Table, gain_entry, pool, pool_constants, read_predictions
 from cerebro.study.table import results_table
 
 
@@ -215,6 +215,21 @@ def test_labels_that_differ_between_recordings_are_scored_by_recording_in_every_
     entry = class_entry([known, known], "recording", ParticipantBootstrap("ab", 20))
     assert entry["recording"]["auc"] == {"mean": 1.0, "ci95": [1.0, 1.0], "per_seed": [1.0, 1.0]}
     assert entry["n_units"] == {"recording": [2, 2]}
+
+
+def test_the_constant_of_folds_is_one_constant_that_scores_as_chance():
+    label = np.array([0.0, 1.0] * 3)
+    share = (label.sum() - label) / 5  # of class 1 among the five others
+    folds = [
+        Predictions([f"p{n}"], label[n : n + 1], np.array([[1 - share[n], share[n]]]), 0) for n in range(len(label))
+    ]
+    bootstrap = ParticipantBootstrap([f"p{n}" for n in range(6)], 50)
+    alone = class_entry([pool(folds)], "participant", bootstrap)["participant"]
+    assert (alone["auc"]["mean"], alone["balanced_accuracy"]["mean"]) == (0.0, 0.0)
+    together = class_entry([pool_constants(folds)], "participant", bootstrap)["participant"]
+    assert (together["auc"]["mean"], together["balanced_accuracy"]["mean"]) == (0.5, 0.5)
+    numbers = [Predictions(["p"], np.ones(1), np.full(1, value), 0) for value in (1.0, 2.0)]
+    assert pool_constants(numbers).prediction.tolist() == [1.0, 2.0], "of a regression each fold keeps its mean"
 
 
 def test_predictions_are_read_without_windows_that_lack_a_label(study_folder):

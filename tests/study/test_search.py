@@ -208,6 +208,14 @@ def test_trials_of_another_search_are_not_mixed_in(searcher, tuned, changes, ver
         searcher(tuned(), version=version, trials=1, **changes).run()
 
 
+def test_a_monitor_that_was_not_there_can_be_corrected(searcher, tuned):
+    with pytest.raises(ConfigError, match="is not measured"):
+        searcher(tuned(), trials=1, monitor="val/participant_auc").run()
+    made = searcher(tuned(), trials=1)
+    assert made.run() == 0
+    assert len(made.trials()) == 1
+
+
 def test_a_lower_figure_can_be_the_better_one(searcher, tuned):
     made = searcher(tuned(), direction="min", trials=4)
     made.run()

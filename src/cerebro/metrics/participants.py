@@ -22,6 +22,7 @@ Unit = Literal["participant", "recording", "row", "window"]
 TWO_CLASSES = ("auc", "balanced_accuracy", "f1", "precision", "recall", "accuracy")
 MORE_CLASSES = ("balanced_accuracy", "macro_f1", "accuracy")
 _AT_ONCE = 4_000_000  # weights of resamples that are held at a time: 32 MB
+_FEW = 3  # units per participant; with more it is quicker to compare participants pairwise once
 
 
 @dataclass(frozen=True)
@@ -162,8 +163,11 @@ def class_scores(units: Units) -> dict[str, float]:
     """Scores by name, of class 1 where there are two; NaN where undefined, as in ``metrics.classification``."""
     if not len(units):
         return dict.fromkeys(units.names, float("nan"))
-    weights = np.ones((1, len(units)))
-    return {name: float(values[0]) for name, values in _weighted(units, weights).items()}
+    counts = np.bincount(_cells(units), minlength=units.probability.shape[1] ** 2)[None].astype(np.float64)
+    scores = _of_counts(counts)
+    if "auc" in units.names:
+        scores["auc"] = weighted_auc(units.truth, units.probability[:, 1], np.ones((1, len(units))))
+    return {name: float(scores[name][0]) for name in units.names}
 
 
 def resampled_scores(units: Units, bootstrap: ParticipantBootstrap) -> dict[str, Array]:
@@ -181,12 +185,32 @@ def resampled_scores(units: Units, bootstrap: ParticipantBootstrap) -> dict[str,
     if not len(units):
         return {name: np.full(len(bootstrap.weights), np.nan) for name in units.names}
     column = np.array([place[name] for name in units.participant])
-    n_at_once = max(1, _AT_ONCE // len(units))
-    parts = [
-        _weighted(units, bootstrap.weights[start : start + n_at_once, column])
-        for start in range(0, len(bootstrap.weights), n_at_once)
-    ]
-    return {name: np.concatenate([part[name] for part in parts]) for name in units.names}
+    counts = np.zeros((len(place), units.probability.shape[1] ** 2))
+    np.add.at(counts, (column, _cells(units)), 1)
+    scores = _of_counts(bootstrap.weights @ counts)
+    if "auc" in units.names:
+        scores["auc"] = _resampled_auc(units, column, bootstrap.weights)
+    return {name: scores[name] for name in units.names}
+
+
+def _resampled_auc(units: Units, column: npt.NDArray[np.int64], weights: Array) -> Array:
+    """AUC under weights (R, P) of participants; ``column`` (U,) says whose each unit is."""
+    score, n_people = units.probability[:, 1], weights.shape[1]
+    if len(units) <= _FEW * n_people:
+        n_at_once = max(1, _AT_ONCE // len(units))
+        starts = range(0, len(weights), n_at_once)
+        parts = [weighted_auc(units.truth, score, weights[at : at + n_at_once, column]) for at in starts]
+        return np.concatenate(parts)
+    _, level = np.unique(score, return_inverse=True)  # (U,) number of each distinct score
+    is_positive = units.truth == 1
+    of_positive, level_of_positive = column[is_positive], level[is_positive]
+    above = np.zeros((n_people, n_people))  # [p, q]: pairs in which class 1 of p lies above class 0 of q; ties half
+    for person in np.unique(column[~is_positive]):
+        negative = np.bincount(level[~is_positive & (column == person)], minlength=level.max() + 1)
+        below = np.cumsum(negative) - negative / 2
+        above[:, person] = np.bincount(of_positive, below[level_of_positive], n_people)
+    n_positive, n_negative = (np.bincount(column[mine], minlength=n_people) for mine in (is_positive, ~is_positive))
+    return _share(((weights @ above) * weights).sum(axis=1), (weights @ n_positive) * (weights @ n_negative))
 
 
 def weighted_auc(truth: npt.NDArray[np.int64], score: Array, weights: Array) -> Array:
@@ -217,23 +241,25 @@ def weighted_auc(truth: npt.NDArray[np.int64], score: Array, weights: Array) -> 
         return np.asarray(np.where(pairs > 0, (positive * below).sum(axis=1) / pairs, np.nan))
 
 
-def _weighted(units: Units, weights: Array) -> dict[str, Array]:
-    """Scores under weights (R, U) of the units, (R,) each."""
-    n_classes = units.probability.shape[1]
-    cell = units.truth * n_classes + predicted_classes(units.probability)  # true class x predicted class
-    is_in_cell = (cell[:, None] == np.arange(n_classes**2)).astype(np.float64)  # (U, K * K)
-    counts = (weights @ is_in_cell).reshape(-1, n_classes, n_classes)  # (R, true, predicted)
-    found, true, predicted = np.diagonal(counts, axis1=1, axis2=2), counts.sum(axis=2), counts.sum(axis=1)  # (R, K)
-    scores = {"accuracy": _share(found.sum(axis=1), true.sum(axis=1))}
+def _cells(units: Units) -> npt.NDArray[np.int64]:
+    """Cell of each unit (U,) in the table of true and predicted classes, row by row."""
+    return np.asarray(units.truth * units.probability.shape[1] + predicted_classes(units.probability), np.int64)
+
+
+def _of_counts(counts: Array) -> dict[str, Array]:
+    """Scores (R,) of tables of true and predicted classes (R, K * K)."""
+    n_classes = round(counts.shape[1] ** 0.5)
+    table = counts.reshape(-1, n_classes, n_classes)  # (R, true, predicted)
+    found, true, predicted = np.diagonal(table, axis1=1, axis2=2), table.sum(axis=2), table.sum(axis=1)  # (R, K)
     recalls, f1s = _share(found, true), _share(2 * found, true + predicted)
-    scores["balanced_accuracy"] = _mean_of_defined(recalls)
+    scores = {
+        "accuracy": _share(found.sum(axis=1), true.sum(axis=1)),
+        "balanced_accuracy": _mean_of_defined(recalls),
+        "macro_f1": _mean_of_defined(f1s),
+    }
     if n_classes == 2:
-        scores["auc"] = weighted_auc(units.truth, units.probability[:, 1], weights)
-        scores["precision"] = _share(found[:, 1], predicted[:, 1])
-        scores["recall"], scores["f1"] = recalls[:, 1], f1s[:, 1]
-    else:
-        scores["macro_f1"] = _mean_of_defined(f1s)
-    return {name: scores[name] for name in units.names}
+        scores |= {"precision": _share(found[:, 1], predicted[:, 1]), "recall": recalls[:, 1], "f1": f1s[:, 1]}
+    return scores
 
 
 def _share(part: Array, whole: Array) -> Array:

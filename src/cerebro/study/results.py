@@ -13,7 +13,7 @@ from cerebro.study.baselines import baseline_path, baseline_runs
 from cerebro.study.classes import class_entry, common_unit, has_probabilities
 from cerebro.study.convergence import convergence
 from cerebro.study.probes import probe_baseline_predictions, probe_predictions
-from cerebro.study.scores import Predictions, Table, estimate_entry, gain_entry, pool, read_predictions
+from cerebro.study.scores import Predictions, Table, estimate_entry, gain_entry, pool, pool_constants, read_predictions
 from cerebro.study.validation import validation
 
 SCORE_PHASES = ("challenge1", "challenge2")  # the competition score is made of the targets of these two phases
@@ -63,7 +63,8 @@ def baseline_predictions(study: Mapping[str, Any], folder: Path) -> dict[str, di
                 continue
             for target, found in read_predictions(baseline_path(folder, baseline, run)).items():
                 parts.setdefault(names[phase, target], []).append(found)
-        models[baseline] = {target: [pool(found)] for target, found in parts.items()}
+        join = pool_constants if baseline == "constant" else pool
+        models[baseline] = {target: [join(found)] for target, found in parts.items()}
     return models
 
 

@@ -1,7 +1,7 @@
 """Predictions of held-out participants -> scores, all made from the same draws of participants."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -139,6 +139,18 @@ def pool(parts: Sequence[Predictions]) -> Predictions:
         _joined([part.recording for part in parts]),
         _pooled_windows([part.windows for part in parts]),
     )
+
+
+def pool_constants(parts: Sequence[Predictions]) -> Predictions:
+    """Constants of all folds as one: shares of classes are averaged over the folds.
+
+    Those of single folds would score below chance, since whoever is left out makes their own class rarer among the
+    others; every model would seem to gain over them.
+    """
+    pooled = pool(parts)
+    if pooled.prediction.ndim != 2:
+        return pooled
+    return replace(pooled, prediction=np.broadcast_to(pooled.prediction.mean(axis=0), pooled.prediction.shape))
 
 
 def _joined(parts: Sequence[list[str] | None]) -> list[str] | None:

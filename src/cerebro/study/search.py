@@ -177,15 +177,15 @@ class Searcher:
             return self._opened
         self.folder.mkdir(parents=True, exist_ok=True)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        study: Study = optuna.create_study(
-            storage=f"sqlite:///{(self.folder / 'trials.sqlite3').absolute()}",
-            study_name=self.search.name,
-            direction="maximize" if self.search.direction == "max" else "minimize",
-            load_if_exists=True,
-        )
+        study = self._created(optuna)
         identities = [run.identity for run in self.plan_of(self.first_setting()).runs]
         content = {**self.search.content(), "runs": identities}
         kept = study.user_attrs.get("search", content)
+        if kept != content and not self._trials(
+            study
+        ):  # nothing came of it yet, such as of a monitor that is not there
+            optuna.delete_study(study_name=self.search.name, storage=self._storage)
+            study, kept = self._created(optuna), content
         if kept != content:
             what = " and ".join(
                 {"runs": "recipe, configs, data or code"}.get(key, key)
@@ -198,6 +198,18 @@ class Searcher:
             )
         study.set_user_attr("search", content)
         self._opened = study
+        return study
+
+    @property
+    def _storage(self) -> str:
+        return f"sqlite:///{(self.folder / 'trials.sqlite3').absolute()}"
+
+    def _created(self, optuna: Any) -> "Study":
+        """The study of Optuna as it lies in the folder, or a new one."""
+        direction = "maximize" if self.search.direction == "max" else "minimize"
+        study: Study = optuna.create_study(
+            storage=self._storage, study_name=self.search.name, direction=direction, load_if_exists=True
+        )
         return study
 
     def _next(self, optuna: Any, study: "Study", unfinished: list[Any]) -> tuple[int, dict[str, Any] | None]:
