@@ -47,6 +47,7 @@ bench: env  ## ours beside the peers, interleaved, as ratios; JSON under outputs
 	$(BIN)/python benchmarks/run.py labram --json outputs/bench/labram.json
 	$(BIN)/python benchmarks/run.py signal_jepa --json outputs/bench/signal_jepa.json
 	$(BIN)/python benchmarks/run.py mamba2 --json outputs/bench/mamba2.json
+	$(BIN)/python benchmarks/run.py finetune --json outputs/bench/finetune.json
 
 docs: env  ## run every example that the documentation shows
 	$(BIN)/python -m pytest -q tests/docs

@@ -1,6 +1,7 @@
 """A head on a frozen Mamba-2 (128 x 6): 100 people with two runs each of 4 channels and 124 windows of 2,048 samples.
 
-The store is of random numbers; 70 people train, 20 validate, batches hold 8, and two threads work, as a user has them.
+The store is of random numbers; a sample is a recording, 70 people train, 20 validate, batches hold 8, and two threads
+work, as a user has them.
 ``head_s``: 50 epochs from the first line of ``cerebro fit`` to its last, once the tokens lie in the run's folder;
 ``embedding_s``: what it takes to make them. ``head_s_per_epoch`` is an epoch on tokens with its validation and its
 checkpoints, ``encoder_s_per_epoch`` one in which the encoder runs, ``frozen_speedup`` the second over the first, timed
@@ -22,7 +23,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from cerebro.data import ChannelSequences, EEGData, ParticipantSplit
+from cerebro.data import EEGData, ParticipantSplit, RecordingWindows
 from cerebro.data.arrays import write_store
 from cerebro.data.readers.base import Segment
 from cerebro.encoders import Mamba2
@@ -103,7 +104,7 @@ def train(store: Path, out: Path, n_epochs: int) -> dict[str, Any]:
         return Phase("head", signal, partial(Mamba2, headdim=32), objective, optim, freeze_encoder=True)
 
     split = ParticipantSplit(val_ratio=0.2, test_ratio=0.1, stratify_by=("remission",))
-    data = EEGData(store, ChannelSequences(), split, targets=("remission",), batch_size=8)
+    data = EEGData(store, RecordingWindows(), split, targets=("remission",), batch_size=8)
     keys = RunKeys(out, mlflow=MLflowKeys(enabled=False))
     config = {"model": {"name": "head"}, "data": {}, "epochs": n_epochs}
     return fit(build, data, TrainerKeys(n_epochs, accelerator="cpu"), keys, config, None, lambda line: None)

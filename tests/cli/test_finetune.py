@@ -2,7 +2,10 @@
 
 import inspect
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -361,3 +364,31 @@ def test_a_checkpoint_that_names_other_programs_classes_runs_none_of_them(
     assert fit("--pretrain_config=", "--model.init", json.dumps([{"source": f"outputs/{NAME}/best.ckpt"}])) == 0
     assert Path(f"outputs/{NAME}_finetuned/run.json").is_file()  # named by its folder
     assert not Path("hit").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_tokens_that_the_first_one_computes(here: Path) -> None:
+    flags = ["--config", "configs/finetune.yaml", "--trainer.max_epochs=3", "--data.batch_size=4"]
+    flags += ["--model.objective.init_args.readout.init_args.dropout=0"]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "TORCHELASTIC"))}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "cerebro"]
+    ended = subprocess.run(
+        [*launcher, "fit", *flags, "--out=two"],
+        env={**kept, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("are computed once, and kept in two/frozen_tokens.safetensors") == 1
+    assert main(["fit", *flags, "--out=one"]) == 0
+    rows = [
+        [json.loads(line) for line in Path(name, "history.jsonl").read_text().splitlines()] for name in ("one", "two")
+    ]
+    for ours, theirs in zip(*rows, strict=True):
+        for key in ("train/loss", "val/loss", "val/balanced_accuracy_remission"):
+            assert ours[key] == pytest.approx(theirs[key], rel=1e-6)
+    weights = [read_checkpoint(Path(name, "last.ckpt")).weights for name in ("one", "two")]
+    for name, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][name], rtol=1e-5, atol=1e-6)

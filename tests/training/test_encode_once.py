@@ -137,11 +137,6 @@ def count(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-@pytest.fixture
-def without_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encode_once, "MOST_OF_FREE_MEMORY", 0.0)
-
-
 def test_a_run_with_stored_tokens_is_the_run_without_them(
     tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch, count: list[int]
 ) -> None:
@@ -214,12 +209,14 @@ def test_an_encoder_that_trains_runs_in_every_epoch(tmp_path: Path, store: Path,
     assert sum(count) >= 3 * 30
 
 
-def test_a_readout_that_reads_no_tokens_or_no_mask_of_labels_makes_the_encoder_run(
+def test_a_readout_that_reads_no_tokens_and_a_single_epoch_make_the_encoder_run(
     tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    train(tmp_path / "once", store, max_epochs=1)
+    assert not (tmp_path / "once" / FILE).exists()
     monkeypatch.setattr(MLPReadout, "reads_tokens", False)
-    train(tmp_path, store)
-    assert not (tmp_path / FILE).exists()
+    train(tmp_path / "signals", store)
+    assert not (tmp_path / "signals" / FILE).exists()
 
 
 def test_a_sum_is_kept_where_every_term_reads_tokens_alone(tmp_path: Path, store: Path) -> None:

@@ -11,8 +11,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def named(config: str, *arguments: str) -> tuple[str, Path]:
-    asked = fit._ask("fit", ["--config", str(ROOT / "configs" / config), "--run_name={model}", *arguments])
-    return fit._run_name(asked), fit._out(asked)
+    asked = fit._parse("fit", ["--config", str(ROOT / "configs" / config), "--run_name={model}", *arguments])
+    return asked.run_name, fit._out(asked)
 
 
 def test_folder_and_name_of_mamba2_carry_width_layers_ratio_and_style() -> None:
@@ -43,8 +43,8 @@ def test_a_term_without_weight_is_not_in_the_name() -> None:
 
 
 def test_a_phase_that_asks_for_no_name_has_its_own() -> None:
-    asked = fit._ask("fit", ["--config", str(ROOT / "configs/demo/challenge1.yaml")])
-    assert fit._run_name(asked) == ""
+    asked = fit._parse("fit", ["--config", str(ROOT / "configs/demo/challenge1.yaml")])
+    assert asked.run_name == ""
     assert fit._out(asked) == Path("outputs/challenge1")
 
 

@@ -341,10 +341,9 @@ class _Run:
             self.keeper.val = self.keeper.val.without_signals()
 
     def _pays(self) -> bool:
-        """Whether training visits more windows than there are."""
-        n_val = len(self.val) * self.data.batch_size
-        n_visits = self.trainer_keys.max_epochs * (len(self.train) * self.data.batch_size + n_val)
-        return n_visits > self.data.n_training_windows + n_val
+        """Whether training visits windows more than once; the last batch of an epoch may be a short one."""
+        n_visits = self.trainer_keys.max_epochs * len(self.train) * self.data.batch_size
+        return n_visits >= self.data.n_training_windows + self.data.batch_size
 
     def _finish(self) -> dict[str, Any]:
         out, keeper, phase = self.keys.out, self.keeper, self.phase
