@@ -44,7 +44,7 @@ data:
 out: outputs/{name}
 run_name: mine_{name}
 mlflow: {{enabled: false}}
-trainer: {{max_epochs: 4, accelerator: cpu}}
+trainer: {{max_epochs: 2, accelerator: cpu}}
 """
 SOURCES = {
     "recording": "{class_path: RecordingWindows}",
@@ -115,6 +115,8 @@ def _here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 
     if "apart" not in request.node.name:
         monkeypatch.setattr(new_recordings, "each_apart", each_here)
+    if "picture" not in request.node.name:
+        monkeypatch.setattr("cerebro.report.prediction.draw", lambda picture: b"")  # half a second each
 
 
 @pytest.fixture
