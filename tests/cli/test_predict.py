@@ -13,7 +13,11 @@ import pytest
 
 from cerebro.errors import DataError
 
-N_PEOPLE, N_WINDOWS, LENGTH = 16, 8, 256
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+]  # raw recordings, a store and three phases before the first test
+N_PEOPLE, N_WINDOWS = 16, 8
 CHANNELS = ("TP9", "AF7", "AF8", "TP10")
 PROCESSING = """input: raw
 pattern: "*.fif"
