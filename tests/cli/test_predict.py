@@ -13,7 +13,11 @@ import pytest
 
 from cerebro.errors import DataError
 
-N_PEOPLE, N_WINDOWS, LENGTH = 16, 8, 256
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+]  # raw recordings, a store and three phases before the first test
+N_PEOPLE, N_WINDOWS = 16, 8
 CHANNELS = ("TP9", "AF7", "AF8", "TP10")
 PROCESSING = """input: raw
 pattern: "*.fif"
@@ -44,7 +48,7 @@ data:
 out: outputs/{name}
 run_name: mine_{name}
 mlflow: {{enabled: false}}
-trainer: {{max_epochs: 4, accelerator: cpu}}
+trainer: {{max_epochs: 2, accelerator: cpu}}
 """
 SOURCES = {
     "recording": "{class_path: RecordingWindows}",
@@ -115,6 +119,8 @@ def _here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 
     if "apart" not in request.node.name:
         monkeypatch.setattr(new_recordings, "each_apart", each_here)
+    if "picture" not in request.node.name:
+        monkeypatch.setattr("cerebro.report.prediction.draw", lambda picture: b"")  # half a second each
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from cerebro.data.new_recordings import NewRecording, Wanted, files_of, is_windo
 from cerebro.data.processing import Processing
 from cerebro.errors import CerebroError, ConfigError, DataError, check_between
 from cerebro.files import read_json, write_atomically, write_json
-from cerebro.progress import progress_bar
+from cerebro.progress import progress, progress_bar
 from cerebro.signal import SignalSpec
 from cerebro.training.foreign import read_trained
 from cerebro.training.packaging import packaged
@@ -238,7 +238,7 @@ def _write(
         "failed": list(problems),
     }
     rows, windows = [], []
-    for person in people:
+    for person in progress(people, "pictures", "person"):
         unlike = [remark.detail for one in person.recordings for remark in one.unlike]
         rows.append(
             {

@@ -24,6 +24,7 @@ from cerebro.training.checkpoint import Checkpoint, Stamp, hashed, load_plain, w
 
 FORMAT = "cerebro-package"
 FORMAT_VERSION = 1
+PRIMARY_LABEL = "remission"  # target that the label table of a primary data set becomes
 CONFIG, WEIGHTS, PROFILE, CARD = "config.json", "model.safetensors", "profile.safetensors", "README.md"
 _LINK = "cerebro_package"  # metadata of the tensors: SHA-256 of the config that they belong to
 
@@ -256,7 +257,8 @@ def _target(model: Mapping[str, Any], label: Mapping[str, Any]) -> dict[str, Any
     found: dict[str, Any] = {"name": keys["target"], "kind": kind}
     if kind == "classification":
         n_classes = int(keys.get("n_classes", 2))
-        values = [str(value) for value in label.get("values", [])]
+        is_label = keys["target"] == PRIMARY_LABEL
+        values = [str(value) for value in label.get("values", [])] if is_label else []
         found["classes"] = values if len(values) == n_classes else [str(number) for number in range(n_classes)]
     return found
 

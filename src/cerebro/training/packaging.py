@@ -176,7 +176,9 @@ def _check_free(out: Path) -> None:
 
 
 def _profile(phase: Phase, data: PhaseData) -> dict[str, Tensor]:
-    """What the training recordings are like; empty where they are too few to say."""
+    """What the training recordings are like; empty where they are too few to say, or no tokens are made of them."""
+    if isinstance(phase.objective, Supervised) and not phase.objective.readout.reads_tokens:
+        return {}
     device = next(phase.parameters()).device
     was_training = phase.training
     phase.eval()

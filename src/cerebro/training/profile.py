@@ -179,6 +179,7 @@ def profile_of(
 
 def fit_profile(found: list[Described]) -> Profile | None:
     """Profile of recordings; None where they are fewer than ten, or of fewer than five people."""
+    found = [one for one in found if np.isfinite(one.embedding).all()]
     people = sorted({one.participant for one in found})
     if len(found) < FEWEST_RECORDINGS or len(people) < N_FOLDS:
         return None
