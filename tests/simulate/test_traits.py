@@ -7,7 +7,14 @@ import pytest
 from cerebro.errors import ConfigError
 from cerebro.simulate.presets import PRESETS, STRENGTHS, TRAIT_TARGETS, scaled, strength
 from cerebro.simulate.reference import nrmse
-from cerebro.simulate.traits import draw_person, draw_trials, expected_response_time, expected_scores, expected_traits, to_value
+from cerebro.simulate.traits import (
+    draw_person,
+    draw_trials,
+    expected_response_time,
+    expected_scores,
+    expected_traits,
+    to_value,
+)
 
 N = 3000
 
