@@ -54,6 +54,15 @@ def test_the_whole_path_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "WARNING: 2 test participants were seen" in capsys.readouterr().out
 
 
+def test_a_run_that_started_from_another_is_scored_by_its_own_checkpoint(tmp_path: Path) -> None:
+    assert fit() == 0
+    assert fit("--model.name", "second", "--ckpt_path", "outputs/toy/best.ckpt") == 0
+    (tmp_path / "outputs/toy/best.ckpt").unlink()
+    assert run("test", "--config", "outputs/second/config.yaml") == 0
+    (tmp_path / "outputs/second/best.ckpt").unlink()
+    assert run("test", "--config", "outputs/second/config.yaml") == 2
+
+
 def test_the_checkpoint_of_another_phase_never_replaces_the_config(tmp_path: Path) -> None:
     assert fit() == 0
     assert fit("--model.name", "second", "--ckpt_path", "outputs/toy/best.ckpt", "--model.optim.lr", "0.5") == 0

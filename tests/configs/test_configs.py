@@ -62,7 +62,8 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     named = {str(content["data"]["store"]) for name, content in CONTENT.items() if name in PHASES}
     windows = write_windows(folder / "windows")
     made = {"stores/mixture": mixture.path, "stores/mixture/tuh": tuh}
-    made |= {"stores/windows": windows, "stores/muse_windows": windows, "stores/primary": windows}
+    made |= {"stores/windows": windows, "stores/muse_windows": windows}
+    made |= {name: windows for name in named if name.endswith("primary")}
     return {name: made.get(name, hbn) for name in named}
 
 
@@ -125,7 +126,7 @@ def write_windows(path: Path) -> Path:
     people = [f"w{number:02d}" for number in range(N_PEOPLE)]
     names, cap = ("AF7", "AF8", "TP9", "TP10"), standard_1005()
     length, n_windows = 2048, 5
-    labels = {"remission": 2, "sex": 2, "age": 11, "p_factor": 7}
+    labels = {"remission": 2, "sex": 2, "age": 11, "p_factor": 7, "count_quality": 2}
     participants = pd.DataFrame({name: np.arange(N_PEOPLE) % n / 1.0 for name, n in labels.items()}, people)
     windows = tuple(Segment(number, 0, 8.0 * number, 8.0 * number + 8.0, length) for number in range(n_windows))
     return write_store(
@@ -137,7 +138,7 @@ def write_windows(path: Path) -> Path:
         people={who: who for who in people},
         participants=participants.rename_axis("participant_id"),
         labels={
-            who: {"session": float(number % 2), "response_time": 0.4 + 0.01 * number}
+            who: {"session": float(number % 2), "response_time": 0.4 + 0.01 * number, "arithmetic": float(number % 2)}
             for number, who in enumerate(people)
         },
         corpus="windows",

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +139,8 @@ def found_flags(verb: str, asked: Asked, parse: Parse, allowed: Sequence[str], s
     if is_asked and (found := store_of(store)) != store:
         flags += ["--data.store", str(found)]
     pretraining = _pretraining(Path(config.pretrain_config), parse, allowed, ()) if config.pretrain_config else None
+    if pretraining is not None:
+        pretraining = replace(pretraining, data_path="" if Path(pretraining.data_path) == store else str(store))
     if pretraining is not None and verb == "fit":
         flags += ["--model.init", json.dumps(_hand_over(asked, pretraining, allowed))]
         if not (pretraining.out / "run.json").is_file():
@@ -213,4 +215,5 @@ def _pretraining(path: Path, parse: Parse, allowed: Sequence[str], above: tuple[
         )
     out = asked.filled(str(asked.config.out).replace(PRETRAINED, name))
     split = asked.resolved["data"].get("split")
-    return Pretraining(path, asked.resolved["model"], split, Path(out), asked.run_name.replace(PRETRAINED, name))
+    store = str(asked.resolved["data"]["store"])
+    return Pretraining(path, asked.resolved["model"], split, Path(out), asked.run_name.replace(PRETRAINED, name), store)

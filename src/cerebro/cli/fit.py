@@ -114,7 +114,8 @@ def predict(argv: list[str]) -> int:
 
 def probe(argv: list[str]) -> int:
     """Fit linear probes to the embeddings of a checkpoint's encoder, and score them on held-out participants."""
-    asked = _ask("probe", _beside_checkpoint(argv))
+    argv = _beside_checkpoint(argv)
+    asked = _ask("probe", argv)
     parsed, built = asked.config, _built(asked)
     names = (name.strip() for name in parsed.targets.split(","))
     targets = tuple(name for name in names if name) or built.probe.targets
@@ -134,7 +135,7 @@ def probe(argv: list[str]) -> int:
     data = vars(built.data)
     if "targets" in data:
         data["targets"] = tuple(name for name in targets if name != PARTICIPANT)
-    path = _given(parsed.ckpt_path) or out / "best.ckpt"
+    path = _scored(argv, parsed.ckpt_path, out)
     for line in probe_checkpoint(built.model.encoder, DATA_CLASS(**data), path, run):
         _say(line)
     return 0
@@ -153,12 +154,21 @@ def _beside_checkpoint(argv: list[str]) -> list[str]:
     return [*config, "--ckpt_path", path, *out, *others]
 
 
+def _scored(argv: list[str], ckpt_path: str, out: Path) -> Path:
+    """Checkpoint to look at: the one that is typed, else the best of the run.
+
+    What a run's config.yaml says under ``ckpt_path`` is what the run started from.
+    """
+    is_typed = any(argument.partition("=")[0] == "--ckpt_path" for argument in argv)
+    return Path(ckpt_path) if is_typed and ckpt_path else out / "best.ckpt"
+
+
 def _score(stage: Literal["val", "test", "predict"], argv: list[str]) -> int:
     asked = _ask("validate" if stage == "val" else stage, argv)
     parsed = asked.config
     build, data, trainer = _parts(asked)
     out = _out(asked)
-    path = _given(parsed.ckpt_path) or out / "best.ckpt"
+    path = _scored(argv, parsed.ckpt_path, out)
     scoring = Scoring(out, parsed.seed, trainer, parsed.allow_seen_participants)
     for line in score_phase(stage, build, data, path, scoring):
         _say(line)

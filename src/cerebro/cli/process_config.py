@@ -65,7 +65,7 @@ class Recordings:
 
     input: Path | list[Path]
     pattern: str = "**/*.edf"
-    participant_from: str = "sub-([A-Za-z0-9]+)"
+    participant_from: str = "(sub-[A-Za-z0-9]+)"
     run_from: str = ""
     label: Label | None = None
     recording_labels: dict[str, dict[str, float]] = field(default_factory=dict)

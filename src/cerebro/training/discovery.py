@@ -36,6 +36,8 @@ class Pretraining:
         Folder of the run.
     run_name : str
         Name of the run; empty = that of the phase.
+    data_path : str
+        Store that it is to train on, where its config names another; empty = that of its config.
     """
 
     path: Path
@@ -43,6 +45,7 @@ class Pretraining:
     split: Mapping[str, Any] | None
     out: Path
     run_name: str
+    data_path: str = ""
 
     @property
     def name(self) -> str:
@@ -58,7 +61,7 @@ class Pretraining:
     @property
     def command(self) -> str:
         """What trains it."""
-        return f"cerebro fit --config {self.path}"
+        return f"cerebro fit --config {self.path}" + (f" --data-path {self.data_path}" if self.data_path else "")
 
 
 def find_checkpoint(pretraining: Pretraining, allowed: Sequence[str]) -> Checkpoint:
