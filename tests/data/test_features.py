@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cerebro.data.feature_list import FEATURE_BANDS, FEATURES, feature_columns, feature_of, homologous
+from cerebro.data.feature_list import FEATURE_BANDS, FEATURES, feature_columns, feature_of
 from cerebro.data.features import BLOCK, feature_table
 from cerebro.data.features_shape import sample_entropy
 from cerebro.errors import ConfigError, DataError
+from cerebro.montage import homologous
 
 SFREQ, N_TIMES = 256.0, 2048
 TIME = np.arange(N_TIMES) / SFREQ

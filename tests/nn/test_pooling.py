@@ -13,6 +13,7 @@ from cerebro.nn.pooling import (
     AttentionPooling,
     by_channel,
     log_mean_probability,
+    log_power,
     mean_and_deviation,
     mean_of,
     mean_over_valid,
@@ -40,6 +41,8 @@ def test_means_and_deviations_are_those_of_the_valid_items_alone(case: tuple[Ten
         torch.testing.assert_close(mean[at], expected, rtol=1e-4, atol=1e-5)
         deviation = (some.var(dim=0, correction=0) + VARIANCE_FLOOR).sqrt() if len(some) else torch.zeros(5)
         torch.testing.assert_close(both[at], torch.cat([expected, deviation]), rtol=1e-4, atol=1e-5)
+        power = deviation.log() + math.log(3.0) if len(some) else deviation
+        torch.testing.assert_close(log_power(items, valid, torch.full(valid.shape[:2], 3.0))[at], power)
 
 
 @settings(max_examples=40)

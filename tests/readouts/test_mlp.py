@@ -20,8 +20,15 @@ from cerebro.nn.pooling import mean_over_valid
 from cerebro.readouts import MLPReadout
 from cerebro.signal import EEGBatch, SignalSpec
 
-OVER_CHANNELS, OVER_WINDOWS = ("mean", "attention", "concat"), ("mean", "attention", "statistics", "vote")
+OVER_CHANNELS = ("mean", "attention", "concat", "asymmetry")
+OVER_WINDOWS = ("mean", "attention", "statistics", "log_power", "vote")
 WAYS = list(product(OVER_CHANNELS, OVER_WINDOWS))
+
+
+@pytest.fixture(scope="session")
+def toy_signal(toy_signal: SignalSpec) -> SignalSpec:
+    """Two homologous pairs and two channels without a partner."""
+    return replace(toy_signal, channels=("F3", "F4", "C3", "C4", "Cz", "P7"))
 
 
 def labram(signal: SignalSpec) -> Encoder:
@@ -32,7 +39,7 @@ def labram(signal: SignalSpec) -> Encoder:
 def adapted(signal: SignalSpec) -> Encoder:
     torch.manual_seed(0)
     places = 0.9 * np.array(signal.positions)[[3, 0, 5, 2]]
-    cap = Montage("cap", ("P", "Q", "R", "S"), places)
+    cap = Montage("cap", ("C3", "C4", "Fz", "Pz"), places)
     return AdaptedEncoder(
         signal, lambda inner: LaBraM(inner, patch_samples=50, conv_channels=2, depth=1, n_heads=2), lambda: cap, width=8
     ).eval()
@@ -123,7 +130,7 @@ def test_side_by_side_left_and_right_are_told_apart_and_a_mean_cannot(toy_signal
             for over_channels in OVER_CHANNELS:
                 readout = head(encoder, toy_signal, (over_channels, over_windows))
                 is_same = torch.allclose(readout(encoder, batch, tokens), readout(encoder, batch, swapped), atol=1e-5)
-                assert is_same == (over_channels != "concat")
+                assert is_same == (over_channels in ("mean", "attention"))
 
 
 def test_statistics_tell_loud_from_quiet_where_phases_are_random(toy_signal: SignalSpec, toy_eeg: Any) -> None:
@@ -133,11 +140,13 @@ def test_statistics_tell_loud_from_quiet_where_phases_are_random(toy_signal: Sig
     louder = rhythm * torch.linspace(1, 4, encoder.d_model)
     tokens = torch.cat([rhythm, louder])
     with torch.no_grad():
-        mean, statistics = (
-            head(encoder, toy_signal, ("mean", way))(encoder, batch, tokens) for way in ("mean", "statistics")
+        mean, statistics, power = (
+            head(encoder, toy_signal, ("mean", way))(encoder, batch, tokens)
+            for way in ("mean", "statistics", "log_power")
         )
     assert torch.allclose(mean[0], mean[1], atol=1e-4)
     assert not torch.allclose(statistics[0], statistics[1], atol=1e-2)
+    assert not torch.allclose(power[0], power[1], atol=1e-2)
 
 
 def test_a_vote_is_the_mean_of_what_the_head_says_of_each_window(toy_signal: SignalSpec, toy_eeg: Any) -> None:
@@ -185,3 +194,43 @@ def test_a_vote_of_one_output_is_refused_in_one_line(toy_signal: SignalSpec) -> 
     encoder = labram(toy_signal)
     with pytest.raises(ConfigError, match=r"over_windows: vote .* has one output; set over_windows to mean"):
         head(encoder, toy_signal, ("mean", "vote"), n_outputs=1)
+
+
+def test_an_asymmetry_leaves_out_what_both_sides_share_and_the_channels_without_a_partner(
+    toy_signal: SignalSpec, toy_eeg: Any
+) -> None:
+    encoder, batch = labram(toy_signal), toy_eeg(1)
+    readout = head(encoder, toy_signal, ("asymmetry", "mean"))
+    tokens = torch.randn(1, 6, 4, encoder.d_model, generator=torch.Generator().manual_seed(0))
+    shared = tokens + torch.randn(1, 1, 4, encoder.d_model, generator=torch.Generator().manual_seed(1))
+    alone = tokens.clone()
+    alone[:, 4:] += 1.0  # Cz and P7
+    with torch.no_grad():
+        expected = readout(encoder, batch, tokens)
+        mean = tokens.mean(dim=2)
+        by_hand = torch.cat([mean[:, 1] - mean[:, 0], mean[:, 3] - mean[:, 2]], dim=1)
+        torch.testing.assert_close(expected, readout.layers(by_hand))
+        torch.testing.assert_close(readout(encoder, batch, shared), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(readout(encoder, batch, alone), expected)
+        one_side = replace(batch, channel=torch.tensor([[-1, 1, 2, 3, 4, 5]]), is_padded=True)
+        by_hand[:, : encoder.d_model] = 0.0
+        torch.testing.assert_close(readout(encoder, one_side, tokens), readout.layers(by_hand))
+
+
+def test_log_power_is_in_microvolts_although_the_encoder_standardises(toy_signal: SignalSpec, toy_eeg: Any) -> None:
+    encoder = Mamba2(toy_signal, patch_samples=50, d_model=16, n_layers=1, d_state=8, headdim=8).eval()
+    batch = replace(toy_eeg(2), deviation=torch.full((2, 6), 30.0))
+    louder = replace(batch, eeg=2 * batch.eeg, deviation=2 * batch.deviation)
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(louder), encoder(batch))
+        readout = head(encoder, toy_signal, ("concat", "log_power"))
+        power, more = (
+            readout._windows_pooled(encoder, one, encoder(one), encoder.valid(one)) for one in (batch, louder)
+        )
+    torch.testing.assert_close(more - power, torch.full_like(power, float(np.log(2))))
+
+
+def test_an_asymmetry_without_a_pair_is_refused_in_one_line(toy_signal: SignalSpec) -> None:
+    encoder = labram(replace(toy_signal, channels=tuple(f"E{number}" for number in range(1, 7))))
+    with pytest.raises(ConfigError, match=r"no two of E1, .* are homologous; set over_channels to mean"):
+        head(encoder, encoder.signal, ("asymmetry", "mean"))

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from functools import cache
 
 from cerebro.dsp.spectrum import ALPHA, BETA, DELTA, THETA, Band
-from cerebro.montage import names_of, standard_1005
+from cerebro.montage import homologous
 
 GAMMA = Band("gamma", 30.0, 45.0)  # ends below the line noise of 50 and 60 Hz
 FEATURE_BANDS = (DELTA, THETA, ALPHA, BETA, GAMMA)
 WELCH = "Welch 1967, doi:10.1109/TAU.1967.1161901"
 HJORTH = "Hjorth 1970, doi:10.1016/0013-4694(70)90143-4"
 _EDGES = ", ".join(f"{band.name} {band.low_hz:g}-{band.high_hz:g}" for band in FEATURE_BANDS)
-_PLACE = re.compile(r"([A-Z]+)([0-9]+)(H?)")
 
 
 @dataclass(frozen=True)
@@ -170,20 +169,3 @@ def _expression(pattern: str) -> re.Pattern[str]:
     for hole, expression in holes.items():
         text = text.replace(hole, expression)
     return re.compile(text)
-
-
-def homologous(channels: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs (left, right) of electrodes that mirror each other in the 10-05 system, in the order of the left ones.
-
-    Odd numbers are left, and the next even one is right: AF7-AF8, TP9-TP10, F3-F4, FFC5h-FFC6h. Names that are no
-    places of that system (E11 of a HydroCel net, B3 of a BioSemi cap) have no partner.
-    """
-    is_place = [name is not None for name in names_of(channels, standard_1005())]
-    spelled = {channel.upper(): channel for channel, known in zip(channels, is_place, strict=True) if known}
-    pairs = []
-    for upper, channel in spelled.items():
-        place = _PLACE.fullmatch(upper)
-        if place and int(place[2]) % 2:
-            partner = spelled.get(f"{place[1]}{int(place[2]) + 1}{place[3]}")
-            pairs += [(channel, partner)] if partner else []
-    return pairs

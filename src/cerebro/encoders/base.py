@@ -64,6 +64,10 @@ class Encoder(nn.Module, ABC):
         """Row of ``self.signal.channels`` of each row of tokens, -1 = padding: which electrode a token is of."""
         return batch.channel
 
+    def token_scale(self, batch: EEGBatch) -> Float[Tensor, "B C"]:
+        """Microvolts by which the samples of each row of tokens are divided; 1 where they are seen as they are."""
+        return batch.eeg.new_ones(self.token_channels(batch).shape)
+
     @abstractmethod
     def embed(self, batch: EEGBatch) -> Float[Tensor, "B C N D"]:
         """Local tokens of each patch, without positions and without a look at other patches."""

@@ -68,6 +68,10 @@ class Transformer(Encoder):
         """Windows of a real channel that begin before the valid samples end; the rest of the last counts as zeros."""
         return valid_windows(batch, self.patch_samples)
 
+    def token_scale(self, batch: EEGBatch) -> Float[Tensor, "B C"]:
+        """Deviation of each channel, by which its windows are standardised."""
+        return self.input_proj.scale(batch)
+
     def embed(self, batch: EEGBatch) -> Float[Tensor, "B C N D"]:
         """Projection of each standardised window."""
         tokens: Tensor = self.input_proj(batch)

@@ -34,6 +34,23 @@ def mean_and_deviation(items: Float[Tensor, "*A M D"], valid: Bool[Tensor, "*A M
     return both.masked_fill(~valid.any(dim=-1, keepdim=True), 0.0)
 
 
+def log_power(
+    items: Float[Tensor, "*A M D"], valid: Bool[Tensor, "*A M"], scale: Float[Tensor, "*A"]
+) -> Float[Tensor, "*A D"]:
+    """Half the logarithm of the variance of the valid ones of M items, as if they had been multiplied by ``scale``.
+
+    Variance over time, then a logarithm, is how power leaves a filter bank in EEG (common spatial patterns: Ramoser,
+    Mueller-Gerking & Pfurtscheller 2000, doi:10.1109/86.895946; networks: Schirrmeister et al. 2017,
+    doi:10.1002/hbm.23730). One item has no variance and gives the logarithm of the root of ``VARIANCE_FLOOR``; zeros
+    where no item is valid. Float32 whatever the items are.
+    """
+    items = items.float()
+    mean = mean_of(items, valid)
+    variance = mean_of((items - mean[..., None, :]).square(), valid)
+    power = 0.5 * (variance + VARIANCE_FLOOR).log() + scale.float().log()[..., None]
+    return power.masked_fill(~valid.any(dim=-1, keepdim=True), 0.0)
+
+
 class AttentionPooling(nn.Module):
     """Weighted mean of M items, whose weights are learned: attention-based pooling of multiple-instance learning.
 

@@ -50,9 +50,12 @@ class WindowProjection(nn.Module):
             place = last[:, None] * n_samples + torch.arange(n_samples, device=last.device)
             cut = cut.masked_fill((place >= batch.n_valid[:, None])[:, None, None], 0.0)
             projected = projected.scatter(2, at.expand(-1, -1, -1, projected.shape[-1]), F.linear(cut, self.weight))
+        return projected / self.scale(batch)[:, :, None, None] + self.bias
+
+    def scale(self, batch: EEGBatch) -> Float[Tensor, "B C"]:
+        """Microvolts that count as one in each channel."""
         scale = batch.scale(self.scale_uV)
-        scale = torch.where(scale > 0, scale, self.scale_uV)
-        return projected / scale[:, :, None, None] + self.bias
+        return torch.where(scale > 0, scale, self.scale_uV)
 
     def hide(self, tokens: Float[Tensor, "B C N D"], hidden: Bool[Tensor, "B C N"] | None) -> Float[Tensor, "B C N D"]:
         """Tokens as they are where the windows that are ``hidden`` hold zeros: the bias."""

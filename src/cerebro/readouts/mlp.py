@@ -8,10 +8,12 @@ from torch import Tensor, nn
 
 from cerebro.encoders.base import Encoder
 from cerebro.errors import ConfigError
+from cerebro.montage import homologous
 from cerebro.nn.pooling import (
     AttentionPooling,
     by_channel,
     log_mean_probability,
+    log_power,
     mean_and_deviation,
     mean_of,
     mean_over_valid,
@@ -19,8 +21,8 @@ from cerebro.nn.pooling import (
 from cerebro.readouts.base import Readout
 from cerebro.signal import EEGBatch, SignalSpec
 
-OverChannels = Literal["mean", "attention", "concat"]
-OverWindows = Literal["mean", "attention", "statistics", "vote"]
+OverChannels = Literal["mean", "attention", "concat", "asymmetry"]
+OverWindows = Literal["mean", "attention", "statistics", "log_power", "vote"]
 
 
 class MLPReadout(Readout):
@@ -37,20 +39,24 @@ class MLPReadout(Readout):
         Outputs O; 2 or more where windows vote.
     dropout : float
         Dropout before each linear layer, in [0, 1).
-    over_channels : {"mean", "attention", "concat"}
+    over_channels : {"mean", "attention", "concat", "asymmetry"}
         ``attention``: a weighted mean with learned weights (Ilse, Tomczak & Welling 2018, arXiv:1802.04712).
         ``concat``: side by side, in the order of the encoder's channels and not of the batch, so that left and right
-        are told apart; zeros where a recording lacks one. Such a head is bound to these channels.
-    over_windows : {"mean", "attention", "statistics", "vote"}
+        are told apart; zeros where a recording lacks one. Such a head is bound to these channels. ``asymmetry``: right
+        minus left of every homologous pair (AF7-AF8, F3-F4 ...), side by side, so that what both sides share, which
+        varies far more between people, drops out; zeros where a recording lacks one of a pair.
+    over_windows : {"mean", "attention", "statistics", "log_power", "vote"}
         ``attention``: as of channels. ``statistics``: mean and standard deviation side by side (Snyder et al. 2018,
-        doi:10.1109/ICASSP.2018.8461375), which keeps the power that a mean over random phases cancels. ``vote``: the
-        head predicts every window from its channels, and the sample's prediction is the logarithm of the mean of the
-        windows' probabilities.
+        doi:10.1109/ICASSP.2018.8461375), which keeps the power that a mean over random phases cancels. ``log_power``:
+        the logarithm of that deviation alone, in absolute units also where the encoder standardises channels (see
+        `cerebro.nn.pooling.log_power`). ``vote``: the head predicts every window from its channels, and the sample's
+        prediction is the logarithm of the mean of the windows' probabilities.
 
     Raises
     ------
     ConfigError
-        If windows are to vote with one output: a vote is one of probabilities of classes.
+        If windows are to vote with one output: a vote is one of probabilities of classes. If no two channels are
+        homologous, and their asymmetry is asked for.
     """
 
     def __init__(
@@ -70,14 +76,21 @@ class MLPReadout(Readout):
             )
         self.over_channels, self.over_windows = over_channels, over_windows
         self.predicts_windows = over_windows == "vote"
-        self.n_channels = len(encoder.signal.channels)
+        self.names = encoder.signal.channels
+        pairs = homologous(self.names) if over_channels == "asymmetry" else []
+        if over_channels == "asymmetry" and not pairs:
+            raise ConfigError(
+                f"over_channels: asymmetry compares left with right, and no two of {', '.join(self.names[:9])} are "
+                "homologous; set over_channels to mean, attention or concat."
+            )
+        self.sides = [[self.names.index(name) for name in side] for side in zip(*pairs, strict=True)]  # left, right
         width = encoder.d_model
         if over_windows == "attention":
             self.window_attention = AttentionPooling(width)
         of_channel = 2 * width if over_windows == "statistics" else width
         if over_channels == "attention":
             self.channel_attention = AttentionPooling(of_channel)
-        pooled = of_channel * self.n_channels if over_channels == "concat" else of_channel
+        pooled = of_channel * {"concat": len(self.names), "asymmetry": len(pairs)}.get(over_channels, 1)
         self.layers = nn.Sequential(
             nn.LayerNorm(pooled),
             nn.Dropout(dropout),
@@ -103,7 +116,9 @@ class MLPReadout(Readout):
         if self.over_channels == self.over_windows == "mean":
             pooled = mean_over_valid(tokens, valid)
         else:
-            pooled = self._channels_pooled(encoder, batch, self._windows_pooled(tokens, valid), valid.any(dim=2))
+            pooled = self._channels_pooled(
+                encoder, batch, self._windows_pooled(encoder, batch, tokens, valid), valid.any(dim=2)
+            )
         outputs: Tensor = self.layers(pooled)
         return outputs
 
@@ -118,10 +133,14 @@ class MLPReadout(Readout):
         outputs: Tensor = self.layers(pooled)
         return outputs
 
-    def _windows_pooled(self, tokens: Float[Tensor, "B C N D"], valid: Bool[Tensor, "B C N"]) -> Float[Tensor, "B C E"]:
+    def _windows_pooled(
+        self, encoder: Encoder, batch: EEGBatch, tokens: Float[Tensor, "B C N D"], valid: Bool[Tensor, "B C N"]
+    ) -> Float[Tensor, "B C E"]:
         if self.over_windows == "attention":
             pooled: Tensor = self.window_attention(tokens, valid)
             return pooled
+        if self.over_windows == "log_power":
+            return log_power(tokens, valid, encoder.token_scale(batch))
         return (mean_and_deviation if self.over_windows == "statistics" else mean_of)(tokens, valid)
 
     def _channels_pooled(
@@ -132,15 +151,27 @@ class MLPReadout(Readout):
             return pooled
         if self.over_channels == "mean":
             return mean_of(items, present)
-        return by_channel(items, encoder.token_channels(batch), present, self.n_channels).flatten(1)
+        return self._named(encoder, batch, items, present).flatten(1)
+
+    def _named(
+        self, encoder: Encoder, batch: EEGBatch, items: Float[Tensor, "B C X"], present: Bool[Tensor, "B C"]
+    ) -> Float[Tensor, "B K X"]:
+        """Items by name: of every channel, or right minus left of every pair."""
+        channel = encoder.token_channels(batch)
+        named = by_channel(items, channel, present, len(self.names))
+        if self.over_channels == "concat":
+            return named
+        left, right = self.sides
+        is_there = by_channel(present[..., None].to(items.dtype), channel, present, len(self.names))
+        return (named[:, right] - named[:, left]) * (is_there[:, right] * is_there[:, left])
 
     def _each_window(
         self, encoder: Encoder, batch: EEGBatch, tokens: Float[Tensor, "B C N D"], valid: Bool[Tensor, "B C N"]
     ) -> Float[Tensor, "B N F"]:
         """Channels pooled, window by window."""
-        if self.over_channels == "concat":
+        if self.over_channels in ("concat", "asymmetry"):
             known = tokens.masked_fill(~valid[..., None], 0.0)
-            named = by_channel(known.flatten(2), encoder.token_channels(batch), valid.any(dim=2), self.n_channels)
+            named = self._named(encoder, batch, known.flatten(2), valid.any(dim=2))
             return rearrange(named, "b s (n d) -> b n (s d)", n=tokens.shape[2])
         pool = self.channel_attention if self.over_channels == "attention" else mean_of
         pooled: Tensor = pool(tokens.transpose(1, 2), valid.transpose(1, 2))
