@@ -145,6 +145,19 @@ def test_a_window_alone_is_predicted_from_its_own_tokens(name: str, eeg: npt.NDA
         assert found.windows[window].sum() == pytest.approx(1)
 
 
+@pytest.mark.parametrize("n_needed", [3, 9])
+def test_a_head_that_needs_several_tokens_sees_a_window_among_its_neighbours(
+    n_needed: int, eeg: npt.NDArray[Any]
+) -> None:
+    phase, layout = phase_of(), LAYOUTS["all windows of all channels"]
+    phase.objective.readout.fewest_tokens = n_needed
+    found = explain(phase, "y", rows_of(recording_of(eeg), SIGNAL, layout, 0), 5, "toy")
+    spans = [(0, 3), (0, 3), (1, 4), (2, 5), (2, 5)] if n_needed == 3 else [(0, 5)] * 5
+    for window, (first, stop) in enumerate(spans):
+        expected = probability(phase, eeg[first:stop], layout, ("A", "B", "C"))
+        assert found.windows[window, 1] == pytest.approx(expected, abs=1e-6)
+
+
 def test_tokens_across_windows_are_encoded_again(eeg: npt.NDArray[Any]) -> None:
     phase = phase_of(patch=5)  # 8 patches in 40 samples, and one that is cut by each border
     layout = LAYOUTS["all windows of all channels"]

@@ -312,7 +312,9 @@ def _picture(person: PersonResult, one: RecordingResult, model: Model, threshold
     positions = np.array([signal.positions[channel] for channel in order], np.float64).reshape(-1, 3)
     flag = "  UNLIKE THE TRAINING DATA" if one.unlike else ""
     return Picture(
-        title=f"{recording.participant}, {recording.key}{flag}",
+        title=f"{recording.key}{flag}"
+        if recording.key == recording.participant
+        else f"{recording.participant}, {recording.key}{flag}",
         what=_named(model, person.shown),
         probability=float(one.explained.probability[person.shown]),
         threshold=threshold,

@@ -18,6 +18,7 @@ class Readout(nn.Module, ABC):
     """
 
     reads_tokens: bool = True  # False where a readout cannot use the encoder's tokens
+    fewest_tokens: int = 1  # of a channel, below which a prediction means nothing: of one there is no variance
     predicts_windows: bool = False  # True where the outputs of a row are a vote of its windows, see window_outputs
 
     def __init__(self, encoder: Encoder, signal: SignalSpec, n_outputs: int) -> None:

@@ -21,6 +21,7 @@ from cerebro.nn.pooling import (
 from cerebro.readouts.base import Readout
 from cerebro.signal import EEGBatch, SignalSpec
 
+FEWEST_TOKENS = 16  # for a standard deviation that is right to a fifth or so (1 / sqrt(2 n))
 OverChannels = Literal["mean", "attention", "concat", "asymmetry"]
 OverWindows = Literal["mean", "attention", "statistics", "log_power", "vote"]
 
@@ -76,6 +77,8 @@ class MLPReadout(Readout):
             )
         self.over_channels, self.over_windows = over_channels, over_windows
         self.predicts_windows = over_windows == "vote"
+        if over_windows in ("statistics", "log_power"):
+            self.fewest_tokens = FEWEST_TOKENS
         self.names = encoder.signal.channels
         pairs = homologous(self.names) if over_channels == "asymmetry" else []
         if over_channels == "asymmetry" and not pairs:

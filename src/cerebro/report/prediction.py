@@ -110,6 +110,7 @@ def _channels(axes: Axes, picture: Picture) -> None:
     axes.set_yticks(range(len(shown)), [name for name, _ in shown], fontsize=8 if len(shown) < 12 else 6)
     axes.axvline(0, color=FAINT, lw=0.8)
     _symmetric(axes, change, is_x=True)
+    axes.locator_params(axis="x", nbins=5)
     more = f" ({MOST_BARS} of {len(picture.channels)})" if len(picture.channels) > MOST_BARS else ""
     axes.set_xlabel(f"what the channel added{more}")
 

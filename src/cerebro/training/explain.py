@@ -31,7 +31,8 @@ class Explained:
     probability : array (K,)
         Mean over the rows of the recording.
     windows : array (N, K)
-        Of each window alone; NaN where it was not used.
+        Of each window alone, or of those around it where the readout takes more tokens (`Readout.fewest_tokens`); NaN
+        where it was not used.
     channels : dict of int to array (K,)
         Channel of the signal -> probability minus that without the channel; empty where there is one channel only.
     moments : list of (first, stop, array (K,))
@@ -119,16 +120,27 @@ class _Explainer:
         return np.where(count[:, None] > 0, total / np.maximum(count, 1)[:, None], np.nan)
 
     def _alone(self, batch: EEGBatch, tokens: Tensor | None, window: int) -> tuple[Tensor, Tensor]:
-        """Prediction (B, K) from the tokens of one window of each row, and which rows (B,) have it."""
+        """Prediction (B, K) from the tokens of one window of each row, and which rows (B,) have it.
+
+        Where the readout takes more tokens than a window has, those around it are taken along.
+        """
         length = self.recording.window_samples
-        n_valid = (batch.n_valid - window * length).clamp(min=0, max=length)
-        piece = replace(
-            batch, eeg=batch.eeg[..., window * length : (window + 1) * length], n_valid=n_valid, is_padded=True
-        )
+        is_there = batch.n_valid > window * length
+        first, stop = self._span(batch, tokens, window)
+        n_valid = (batch.n_valid - first * length).clamp(min=0, max=(stop - first) * length)
+        piece = replace(batch, eeg=batch.eeg[..., first * length : stop * length], n_valid=n_valid, is_padded=True)
         if tokens is None or not self._is_aligned(batch, tokens):
-            return self._predict(piece, None), n_valid > 0
+            return self._predict(piece, None), is_there
         n = self._tokens_per_window(batch, tokens)
-        return self._predict(piece, tokens[:, :, window * n : (window + 1) * n]), n_valid > 0
+        return self._predict(piece, tokens[:, :, first * n : stop * n]), is_there
+
+    def _span(self, batch: EEGBatch, tokens: Tensor | None, window: int) -> tuple[int, int]:
+        """First window, and the one behind the last, of as many around ``window`` as the readout needs."""
+        n_windows = batch.eeg.shape[2] // self.recording.window_samples
+        n_tokens = 1 if tokens is None else self._tokens_per_window(batch, tokens)
+        n_needed = min(-(-int(getattr(self.phase.objective.readout, "fewest_tokens", 1)) // n_tokens), n_windows)
+        first = max(0, min(window - n_needed // 2, n_windows - n_needed))
+        return first, first + n_needed
 
     def _is_aligned(self, batch: EEGBatch, tokens: Tensor) -> bool:
         """Whether no token reaches over the border of a window."""
