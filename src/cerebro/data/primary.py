@@ -22,7 +22,8 @@ class Windowed:
     Parameters
     ----------
     eeg : float32 array (N, C, L)
-        Microvolts at ``downsample_hz``; the mean of every window of every channel is zero.
+        Microvolts at ``downsample_hz``; the mean of every window of every channel is zero. In memory the windows of a
+        channel lie side by side, as files keep them.
     channels : tuple of str
         C names in upper case.
     parent, sub : int64 array (N,)
@@ -90,16 +91,17 @@ def windowed(recording: Recording, plan: Processing, key: str) -> Windowed:
     filtered = done.eeg if rows == list(range(len(done.eeg))) else done.eeg[rows]
     reference = done.reference
     del done
-    eeg = np.empty((len(start), len(rows), plan.window_samples), np.float32)
+    eeg = np.empty((len(rows), len(start), plan.window_samples), np.float32).transpose(1, 0, 2)
     for window, first in enumerate(start.tolist()):
-        eeg[window] = filtered[:, first : first + plan.window_samples]
-        eeg[window] -= eeg[window].mean(axis=1, dtype=np.float64, keepdims=True)
+        piece = filtered[:, first : first + plan.window_samples].copy()
+        piece -= piece.mean(axis=1, dtype=np.float64, keepdims=True)
+        eeg[window] = piece
     del filtered
     if plan.peak_uV:
         judged["loud-window"] = np.maximum(eeg.max(axis=2), -eeg.min(axis=2)) > plan.peak_uV
     is_kept = ~_left_out(judged, len(eeg), names, key, findings)
     return Windowed(
-        eeg=eeg if is_kept.all() else eeg[is_kept],
+        eeg=eeg if is_kept.all() else eeg.transpose(1, 0, 2)[:, is_kept].transpose(1, 0, 2),
         channels=tuple(name.upper() for name in names),
         parent=parent[is_kept],
         sub=sub[is_kept],
