@@ -379,3 +379,13 @@ def test_alpha_share_of_real_recordings_survives(shared_data):
         power = band_power(done.eeg, 100.0, (DELTA, ALPHA)).mean(0)
         shares.append(power[1] / power[0])
     assert shares[1] > 3 * shares[0]
+
+
+def test_counts_of_a_channel_may_lie_side_by_side():
+    eeg = np.random.default_rng(0).normal(0, 900, (3, 70_000)).astype(np.float32)
+    counts, n_clipped = quantise(eeg, LSB_UV)
+    by_channel, n_clipped_there = quantise(eeg, LSB_UV, is_by_channel=True)
+    np.testing.assert_array_equal(by_channel, counts)
+    assert n_clipped_there == n_clipped > 0
+    assert counts.flags.c_contiguous
+    assert by_channel.T.flags.c_contiguous

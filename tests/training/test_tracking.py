@@ -62,6 +62,18 @@ def lost(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Tra
     return tracker, gone, lines
 
 
+def test_only_a_new_database_is_written_without_waiting_for_the_disk(uri: str) -> None:
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    from cerebro.training import tracking
+
+    assert not event.contains(Engine, "connect", tracking._write_unsynced)  # of the database that `uri` has made
+    client = tracking.client_of(uri)
+    with client._tracking_client.store.engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL, SQLite's default
+
+
 def test_an_mlflow_that_goes_away_is_told_once_and_costs_no_further_epoch(lost: Any) -> None:
     tracker, gone, lines = lost
     assert gone.n_calls == 1

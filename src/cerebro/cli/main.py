@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 from cerebro import __version__
+from cerebro.collection import uncollected
 from cerebro.errors import CerebroError
 
 VERBS: dict[str, tuple[str, str, str]] = {
@@ -75,7 +76,8 @@ def main(argv: list[str] | None = None) -> int:
     module, function, _ = VERBS[verb]
     try:
         with warnings.catch_warnings(), _terminable():
-            run: Callable[[list[str]], int] = getattr(importlib.import_module(module), function)
+            with uncollected():
+                run: Callable[[list[str]], int] = getattr(importlib.import_module(module), function)
             return run(arguments[1:])
     except CerebroError as error:
         return _mistake(" ".join(str(error).split()))

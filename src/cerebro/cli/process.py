@@ -7,6 +7,7 @@ from cerebro.cli.data_config import split_overrides
 from cerebro.cli.parser import VerbParser
 from cerebro.cli.process_config import Recordings, read_processing, source_of
 from cerebro.data.build import build
+from cerebro.data.children import shared_children
 from cerebro.data.preprocess import Preprocessing
 from cerebro.data.primary_build import Primary, label_content, make_primary
 from cerebro.data.processing import Processing, write_processing
@@ -47,16 +48,17 @@ def _process(verb: str, argv: list[str], has_features: bool) -> int:
         raise ConfigError(f"--jobs {options.jobs} must be 1 or more.")
     recordings, plan = read_processing(verb, options.config, overrides, parser.options())
     out: Path = options.out
-    made = make_primary(source_of(recordings, plan), out, options.jobs)
-    print(made.report.table())
-    print(f"{made.path} is written: {made.report.windows:,} windows")
-    if has_features:
-        from cerebro.data.feature_files import make_features
+    with shared_children(options.jobs):
+        made = make_primary(source_of(recordings, plan), out, options.jobs)
+        print(made.report.table())
+        print(f"{made.path} is written: {made.report.windows:,} windows")
+        if has_features:
+            from cerebro.data.feature_files import make_features
 
-        path, n_features = make_features(made, out, options.jobs)
-        print(f"{path} is written: {n_features:,} features of each window")
-    if recordings.store:
-        _make_store(recordings, made, out / recordings.store, options.jobs)
+            path, n_features = make_features(made, out, options.jobs)
+            print(f"{path} is written: {n_features:,} features of each window")
+        if recordings.store:
+            _make_store(recordings, made, out / recordings.store, options.jobs)
     _log(recordings, made)
     if made.report.failed_share > recordings.max_failed_share:
         print(

@@ -178,7 +178,7 @@ def _raw(path: Path, wanted: Wanted) -> NewRecording:
         key=key,
         participant=_participant(path, wanted.participant_from),
         source_sha256=hash_sources(path).source[:16],
-        eeg=found.eeg,
+        eeg=np.ascontiguousarray(found.eeg),
         channels=found.channels,
         start_s=found.start_s,
         end_s=found.end_s,

@@ -131,8 +131,8 @@ def make_piece(recipe: Recipe, entry: Entry, available: tuple[str, ...], staging
             recording = recipe.reader.load(entry)
             done = (keep_as_is if recording.is_ready else preprocess)(recording, recipe.plan)
             cut = cut_windows(entry.key, recording, done, recipe.plan)
-            counts, clipped = quantise(cut.eeg, recipe.lsb_uV)
-            laid = np.ascontiguousarray(counts.T) if cut.segments else counts
+            counts, clipped = quantise(cut.eeg, recipe.lsb_uV, is_by_channel=bool(cut.segments))
+            laid = counts.T if cut.segments else counts
     except Skip as skip:
         record = PieceRecord(entry.key, piece_key, sources.source, (), "", (), 0, 0, 0, (skip.finding,))
         write_record(staging, record)

@@ -191,8 +191,10 @@ def keep_as_is(recording: Recording, plan: Preprocessing) -> Preprocessed:
     return _finish(recording, plan, channels, eeg)
 
 
-def quantise(eeg: Float32[ndarray, "C T"], lsb_uV: float) -> tuple[Int16[ndarray, "T C"], int]:
-    """Round to counts of ``lsb_uV`` microvolts, time-major and contiguous; also how many values were clipped.
+def quantise(
+    eeg: Float32[ndarray, "C T"], lsb_uV: float, is_by_channel: bool = False
+) -> tuple[Int16[ndarray, "T C"], int]:
+    """Round to counts of ``lsb_uV`` microvolts; also how many values were clipped.
 
     Parameters
     ----------
@@ -200,6 +202,8 @@ def quantise(eeg: Float32[ndarray, "C T"], lsb_uV: float) -> tuple[Int16[ndarray
         Finite microvolts. Beyond 32767 counts (1,638 microvolts at 0.05) values are clipped and counted.
     lsb_uV : float
         Microvolts per count; the largest rounding error is half of it.
+    is_by_channel : bool
+        The counts of a channel lie side by side in memory, instead of those of an instant.
 
     Returns
     -------
@@ -208,7 +212,7 @@ def quantise(eeg: Float32[ndarray, "C T"], lsb_uV: float) -> tuple[Int16[ndarray
     """
     check_positive("lsb_uV", lsb_uV)
     n_channels, n_times = eeg.shape
-    counts = np.empty((n_times, n_channels), np.int16)
+    counts = np.empty((n_channels, n_times), np.int16).T if is_by_channel else np.empty((n_times, n_channels), np.int16)
     n_clipped = 0
     for start in range(0, n_times, TIMES_AT_ONCE):
         rounded = np.rint(eeg[:, start : start + TIMES_AT_ONCE] / np.float32(lsb_uV))

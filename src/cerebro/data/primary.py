@@ -1,6 +1,6 @@
 """One recording as the windows of a primary data set: chosen channels, filtered, cut, without offset, artefacts out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,7 +22,8 @@ class Windowed:
     Parameters
     ----------
     eeg : float32 array (N, C, L)
-        Microvolts at ``downsample_hz``; the mean of every window of every channel is zero.
+        Microvolts at ``downsample_hz``; the mean of every window of every channel is zero. In memory the windows of a
+        channel lie side by side, as files keep them.
     channels : tuple of str
         C names in upper case.
     parent, sub : int64 array (N,)
@@ -34,6 +35,8 @@ class Windowed:
         What was repaired or left out.
     n_cut : int
         Windows before any was left out.
+    reference : str
+        Reference of the windows.
     """
 
     eeg: Float32[ndarray, "N C L"]
@@ -44,6 +47,7 @@ class Windowed:
     end_s: Float64[ndarray, " N"]
     findings: tuple[Finding, ...] = ()
     n_cut: int = 0
+    reference: str = "unknown"
 
 
 def windowed(recording: Recording, plan: Processing, key: str) -> Windowed:
@@ -79,22 +83,33 @@ def windowed(recording: Recording, plan: Processing, key: str) -> Windowed:
         detail = f"{done.eeg.shape[1] / plan.downsample_hz:g} s, shorter than a window of {plan.window_s:g} s"
         raise Skip(Finding("no-window-left", "skipped", key, detail))
     start = parent * plan.parent_samples + sub * plan.step_samples
-    eeg = np.empty((len(start), len(rows), plan.window_samples), np.float32)
-    for window, first in enumerate(start.tolist()):
-        eeg[window] = done.eeg[rows, first : first + plan.window_samples]
-        eeg[window] -= eeg[window].mean(axis=1, dtype=np.float64, keepdims=True)
-    findings = [*recording.findings, *done.findings(key)]
     start_s = start / plan.downsample_hz
-    is_kept = ~_artefacts(recording, eeg, rows, start_s, plan, key, findings)
+    judged = _raw_artefacts(recording, rows, start_s, plan)
+    findings = [*recording.findings, *done.findings(key)]
+    names = [recording.channels[row] for row in rows]
+    del recording  # its memory, where the caller has let go of it too
+    filtered = done.eeg if rows == list(range(len(done.eeg))) else done.eeg[rows]
+    reference = done.reference
+    del done
+    eeg = np.empty((len(rows), len(start), plan.window_samples), np.float32).transpose(1, 0, 2)
+    for window, first in enumerate(start.tolist()):
+        piece = filtered[:, first : first + plan.window_samples].copy()
+        piece -= piece.mean(axis=1, dtype=np.float64, keepdims=True)
+        eeg[window] = piece
+    del filtered
+    if plan.peak_uV:
+        judged["loud-window"] = np.maximum(eeg.max(axis=2), -eeg.min(axis=2)) > plan.peak_uV
+    is_kept = ~_left_out(judged, len(eeg), names, key, findings)
     return Windowed(
-        eeg=eeg if is_kept.all() else eeg[is_kept],
-        channels=tuple(recording.channels[row].upper() for row in rows),
+        eeg=eeg if is_kept.all() else eeg.transpose(1, 0, 2)[:, is_kept].transpose(1, 0, 2),
+        channels=tuple(name.upper() for name in names),
         parent=parent[is_kept],
         sub=sub[is_kept],
         start_s=start_s[is_kept],
         end_s=start_s[is_kept] + plan.window_s,
         findings=tuple(findings),
         n_cut=len(is_kept),
+        reference=reference,
     )
 
 
@@ -128,39 +143,42 @@ def _numbers(n_times: int, plan: Processing) -> tuple[npt.NDArray[np.int64], npt
     return parents, subs
 
 
-def _artefacts(
-    recording: Recording,
-    eeg: Float32[ndarray, "N C L"],
-    rows: Sequence[int],
-    start_s: npt.NDArray[np.float64],
-    plan: Processing,
-    key: str,
-    findings: list[Finding],
-) -> npt.NDArray[np.bool_]:
-    """Whether each window (N,) is to be left out; why is added to ``findings``. Skip where none is left."""
-    judged = {}
+def _raw_artefacts(
+    recording: Recording, rows: Sequence[int], start_s: npt.NDArray[np.float64], plan: Processing
+) -> dict[str, npt.NDArray[np.bool_]]:
+    """By rule, whether each channel of each window (N, C) is to be left out for its raw samples."""
+    judged: dict[str, npt.NDArray[np.bool_]] = {}
     if plan.railed == "leave_out":
         judged["railed-window"] = _railed(recording, rows, start_s, plan)
     if plan.flat == "leave_out":
         judged["flat-window"] = _flat(recording, rows, start_s, plan)
-    if plan.peak_uV:
-        judged["loud-window"] = np.maximum(eeg.max(axis=2), -eeg.min(axis=2)) > plan.peak_uV
-    is_out = np.zeros(len(eeg), bool)
+    return judged
+
+
+def _left_out(
+    judged: Mapping[str, npt.NDArray[np.bool_]],
+    n_windows: int,
+    channels: Sequence[str],
+    key: str,
+    findings: list[Finding],
+) -> npt.NDArray[np.bool_]:
+    """Whether each window (N,) is to be left out; why is added to ``findings``. Skip where none is left."""
+    is_out = np.zeros(n_windows, bool)
     reasons = []
     for rule, is_bad in judged.items():
         n_new = int((is_bad.any(axis=1) & ~is_out).sum())
         if not n_new:
             continue
         is_out |= is_bad.any(axis=1)
-        by_channel = zip((recording.channels[row] for row in rows), is_bad.sum(axis=0).tolist(), strict=True)
+        by_channel = zip(channels, is_bad.sum(axis=0).tolist(), strict=True)
         worst = sorted(((n, name) for name, n in by_channel if n), reverse=True)[:5]
-        detail = f"{n_new} of {len(eeg)} windows left out; windows by channel: " + ", ".join(
+        detail = f"{n_new} of {n_windows} windows left out; windows by channel: " + ", ".join(
             f"{name} {n}" for n, name in worst
         )
         reasons.append(Finding(rule, "repaired", key, detail))
     if is_out.all():
         why = "; ".join(f"{one.rule}: {one.detail}" for one in reasons)
-        raise Skip(Finding("no-window-left", "skipped", key, f"all {len(eeg)} windows were left out ({why})"))
+        raise Skip(Finding("no-window-left", "skipped", key, f"all {n_windows} windows were left out ({why})"))
     findings += reasons
     return is_out
 

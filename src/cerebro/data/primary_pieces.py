@@ -99,10 +99,7 @@ class WindowedRecipe:
             if path.is_file() and _is_of(path, piece_key):
                 return Outcome(entry.key, known=path.name)
             with limited(sources.n_bytes, note):
-                recording = self.reader.load(entry)
-                done = windowed(recording, self.plan, entry.key)
-                reference = "average" if self.plan.reference == "average" else recording.reference
-                del recording
+                done = windowed(self.reader.load(entry), self.plan, entry.key)  # the recording is let go of in it
         except Skip as skip:
             record = WindowedRecord(entry.key, piece_key, sources.source, "", 0, 0, (), (skip.finding,))
             _write(path, record, None)
@@ -120,7 +117,7 @@ class WindowedRecipe:
             recording=entry.key,
             piece_key=piece_key,
             source_sha256=sources.source,
-            reference=reference,
+            reference=done.reference,
             n_windows=len(done.eeg),
             n_cut=done.n_cut,
             channels=done.channels,

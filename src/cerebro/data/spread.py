@@ -6,7 +6,6 @@ content. Clusters share the same work over many machines (`cerebro.data.spread_t
 
 import contextlib
 import hashlib
-import os
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future
@@ -15,12 +14,12 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from joblib.externals.loky import FIRST_COMPLETED, wait
-from joblib.externals.loky.process_executor import BrokenProcessPool, ProcessPoolExecutor
+from joblib.externals.loky.process_executor import BrokenProcessPool
 
+from cerebro.data.children import children
 from cerebro.data.pieces import Outcome
 from cerebro.data.readers.base import Entry, Finding
 from cerebro.data.shards import full_disk_in_one_line
-from cerebro.data.watchdog import end_with_parent
 from cerebro.errors import CerebroError
 
 # One that runs and one that waits. All of them fit into loky's own queue (2 per process and 1): of others, the numbers
@@ -107,13 +106,9 @@ def remove_markers(markers: Path) -> None:
 
 def run_in_children(work: Work, entries: Sequence[Entry], jobs: int) -> Generator[Outcome, None, None]:
     """Work on entries in child processes, a few queued at a time."""
-    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    pool = ProcessPoolExecutor(
-        min(jobs, len(entries)), env=one_thread, initializer=end_with_parent, initargs=(os.getpid(),)
-    )
     waiting = deque(entries)
     queued: set[Future[Outcome]] = set()
-    try:
+    with children(jobs, len(entries)) as pool:
         while waiting or queued:
             while waiting and len(queued) < N_QUEUED_PER_JOB * jobs:
                 entry = waiting.popleft()
@@ -122,8 +117,6 @@ def run_in_children(work: Work, entries: Sequence[Entry], jobs: int) -> Generato
             done, queued = wait(queued, return_when=FIRST_COMPLETED)
             for future in done:
                 yield future.result()
-    finally:
-        pool.shutdown(wait=True, kill_workers=True)
 
 
 def _run_alone(work: Work, entry: Entry) -> Outcome:

@@ -20,6 +20,7 @@ from typing import Any
 
 import psutil
 
+from cerebro.collection import uncollected
 from cerebro.errors import CerebroError, ConfigError
 from cerebro.files import read_json, write_json
 from cerebro.training.registry import Version, fetch, log_data, register
@@ -264,7 +265,8 @@ def client_of(uri: str) -> Any:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    from mlflow.tracking import MlflowClient
+    with uncollected():
+        from mlflow.tracking import MlflowClient
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -287,8 +289,11 @@ def _with_database(uri: str) -> str:
 
 
 def _make_database(path: Path) -> None:
-    from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    with uncollected():
+        from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+        from sqlalchemy import event
+        from sqlalchemy.engine import Engine
 
     start = f".{path.name}.{socket.gethostname()}."
     for orphan in path.parent.glob(f"{start}*"):  # of killed processes; their numbers come again
@@ -296,7 +301,14 @@ def _make_database(path: Path) -> None:
         if pid == os.getpid() or not psutil.pid_exists(pid):
             orphan.unlink(missing_ok=True)
     part = path.with_name(f"{start}{os.getpid()}.part")
-    SqlAlchemyStore(f"sqlite:///{part}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH).engine.dispose()
+    event.listen(Engine, "connect", _write_unsynced)  # nobody opens it before it is whole
+    try:
+        with uncollected():
+            SqlAlchemyStore(f"sqlite:///{part}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH).engine.dispose()
+    finally:
+        event.remove(Engine, "connect", _write_unsynced)
+    with open(part, "rb+") as file:
+        os.fsync(file.fileno())
     try:
         os.link(part, path)
     except FileExistsError:  # another process made it in between
@@ -304,6 +316,12 @@ def _make_database(path: Path) -> None:
     except OSError:  # a file system without hard links
         os.replace(part, path)
     part.unlink(missing_ok=True)
+
+
+def _write_unsynced(connection: Any, record: Any) -> None:
+    """Leave it to the system when a new database reaches the disk: each of its migrations would wait for it."""
+    connection.execute("PRAGMA synchronous=OFF")
+    connection.execute("PRAGMA journal_mode=MEMORY")
 
 
 def _find(client: Any, kept: Mapping[str, str], experiment: str) -> Any | None:
