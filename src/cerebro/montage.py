@@ -27,7 +27,6 @@ COMMON_REFERENCES = ("REF", "LE", "AR", "AVG", "AVE")
 # Landmarks of a head; an electrode file gives their places so that others follow in the head frame.
 LANDMARKS = ("LPA", "RPA", "NZ")
 LEAST_SPHERE = 4  # points that a sphere takes
-_PLACE = re.compile(r"([A-Z]+)([0-9]+)(H?)")  # of the 10-05 system, in upper case
 ELECTRODE_FILE = ".elc"  # ending of an ASA electrode file
 
 _ASA_UNITS = {"m": 1.0, "cm": 1e-2, "mm": 1e-3}  # in metres
@@ -244,23 +243,6 @@ def names_of(labels: Sequence[str], montage: Montage) -> tuple[str | None, ...]:
     return tuple(
         None if is_biosemi and _BIOSEMI.fullmatch(label.strip()) else canonical_name(label, montage) for label in labels
     )
-
-
-def homologous(channels: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs (left, right) of electrodes that mirror each other in the 10-05 system, in the order of the left ones.
-
-    Odd numbers are left, and the next even one is right: AF7-AF8, TP9-TP10, F3-F4, FFC5h-FFC6h. Names that are no
-    places of that system (E11 of a HydroCel net, B3 of a BioSemi cap) have no partner.
-    """
-    is_place = [name is not None for name in names_of(channels, standard_1005())]
-    spelled = {channel.upper(): channel for channel, known in zip(channels, is_place, strict=True) if known}
-    pairs = []
-    for upper, channel in spelled.items():
-        place = _PLACE.fullmatch(upper)
-        if place and int(place[2]) % 2:
-            partner = spelled.get(f"{place[1]}{int(place[2]) + 1}{place[3]}")
-            pairs += [(channel, partner)] if partner else []
-    return pairs
 
 
 def reference_in(label: str) -> str:

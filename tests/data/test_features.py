@@ -9,7 +9,7 @@ from cerebro.data.feature_list import FEATURE_BANDS, FEATURES, feature_columns, 
 from cerebro.data.features import BLOCK, feature_table
 from cerebro.data.features_shape import sample_entropy
 from cerebro.errors import ConfigError, DataError
-from cerebro.montage import homologous
+from cerebro.hemispheres import homologous
 
 SFREQ, N_TIMES = 256.0, 2048
 TIME = np.arange(N_TIMES) / SFREQ
@@ -246,19 +246,6 @@ def test_every_column_is_described_with_a_unit_and_none_more_are():
 @pytest.mark.parametrize("column", ["Participant", "Remission", "run", "parent_window_id", "window_start", "AF7"])
 def test_columns_of_others_are_no_features(column):
     assert feature_of(column) is None
-
-
-def test_pairs_mirror_each_other_in_the_10_05_system():
-    channels = ["AF7", "AF8", "TP10", "TP9", "FFC5H", "FFC6H", "CZ", "F3", "F6", "T3", "T4", "fp2", "fp1"]
-    assert homologous(channels) == [
-        ("AF7", "AF8"),
-        ("TP9", "TP10"),
-        ("FFC5H", "FFC6H"),
-        ("T3", "T4"),
-        ("fp1", "fp2"),
-    ]
-    assert homologous(["E1", "E2", "E11", "E12"]) == []  # a HydroCel net
-    assert homologous([f"C{number}" for number in range(1, 33)] + ["A3", "A4"]) == []  # a BioSemi cap
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from cerebro.dsp.spectrum import ALPHA, BETA, DELTA, THETA, Band
-from cerebro.montage import homologous
+from cerebro.hemispheres import homologous
 
 GAMMA = Band("gamma", 30.0, 45.0)  # ends below the line noise of 50 and 60 Hz
 FEATURE_BANDS = (DELTA, THETA, ALPHA, BETA, GAMMA)

@@ -14,7 +14,7 @@ from cerebro.data.feature_list import FEATURE_BANDS, feature_columns
 from cerebro.data.features_shape import shape_features
 from cerebro.data.features_spectral import band_coherence, segment_samples, spectral_features
 from cerebro.errors import DataError
-from cerebro.montage import homologous
+from cerebro.hemispheres import homologous
 
 FLAT_UV = 1e-3  # a channel that moves less within a window than any amplifier resolves
 BLOCK = 256  # windows at a time: a few megabytes of each channel

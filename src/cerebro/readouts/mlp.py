@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cerebro.encoders.base import Encoder
 from cerebro.errors import ConfigError
-from cerebro.montage import homologous
+from cerebro.hemispheres import homologous
 from cerebro.nn.pooling import (
     AttentionPooling,
     by_channel,
