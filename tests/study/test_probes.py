@@ -9,9 +9,10 @@ import torch
 
 from cerebro.dsp.spectrum import BANDS, band_power
 from cerebro.signal import EEGBatch
+from cerebro.study.baselines import log_band_power
 from cerebro.study.execute import describe
 from cerebro.study.plan import plan_study
-from cerebro.study.probes import log_band_power, probe_names, with_means
+from cerebro.study.probes import probe_names, with_means
 from cerebro.study.recipe import read_recipe
 from cerebro.training.embedding import Embedded
 

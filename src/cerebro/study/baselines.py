@@ -23,6 +23,7 @@ from cerebro.errors import ConfigError
 from cerebro.files import read_arrays, sha256_file, write_atomically
 from cerebro.metrics.probe import fit_logistic, fit_ridge
 from cerebro.progress import progress
+from cerebro.signal import EEGBatch
 from cerebro.study.feature_baselines import predict_from_features
 from cerebro.study.feature_file import FeatureFile, check_features, read_features
 from cerebro.study.recipe import FEATURE_BASELINES
@@ -189,6 +190,7 @@ def _windows(data: EEGData, stage: Stage, with_power: bool) -> Windows:
     rows, recordings, features = [], [], []
     targets: dict[str, list[Array]] = {name: [] for name in data.targets}
     known: dict[str, list[npt.NDArray[np.bool_]]] = {name: [] for name in data.targets}
+    samples = int(data.store.index["segment_samples"].max())  # of a window of a sequence; 0 = rows are windows
     for number, raw in enumerate(progress(loader, f"baselines, {stage}", "batch", stays=False)):
         if number % every:
             continue
@@ -196,7 +198,7 @@ def _windows(data: EEGData, stage: Stage, with_power: bool) -> Windows:
         rows.append(batch.participant.numpy())
         recordings.append(batch.recording.numpy().astype(np.int64))
         if with_power:
-            power = np.log10(np.maximum(band_power(batch.eeg.numpy(), data.signal.sfreq), MIN_POWER))  # (B, C, K)
+            power = log_band_power(batch, data.signal.sfreq, samples)  # (B, C, K)
             placed = np.zeros((len(batch), len(data.signal.channels), power.shape[-1]), np.float32)
             sample, channel = np.nonzero(batch.channel.numpy() >= 0)
             placed[sample, batch.channel.numpy()[sample, channel]] = power[sample, channel]
@@ -212,6 +214,18 @@ def _windows(data: EEGData, stage: Stage, with_power: bool) -> Windows:
         {name: np.concatenate(parts) for name, parts in targets.items()},
         {name: np.concatenate(parts) for name, parts in known.items()},
     )
+
+
+def log_band_power(batch: EEGBatch, sfreq: float, samples: int) -> npt.NDArray[np.float64]:
+    """Logarithm (base 10) of band power, (B, C, K); of sequences the mean over their whole windows of ``samples``."""
+    eeg = batch.eeg.numpy()
+    if not samples:
+        return np.asarray(np.log10(np.maximum(band_power(eeg, sfreq), MIN_POWER)))
+    windows = eeg.reshape(*eeg.shape[:2], -1, samples)  # (B, C, N, P)
+    power = np.log10(np.maximum(band_power(windows, sfreq), MIN_POWER))  # (B, C, N, K)
+    n_whole = np.maximum(batch.n_valid.numpy() // samples, 1)
+    is_whole = np.arange(windows.shape[2]) < n_whole[:, None]  # (B, N)
+    return np.asarray((power * is_whole[:, None, :, None]).sum(axis=2) / n_whole[:, None, None])
 
 
 def open_data(config: Path, targets: tuple[str, ...] | None = None) -> EEGData:

@@ -13,11 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cerebro.data.module import EEGData, Stage
-from cerebro.dsp.spectrum import BANDS, band_power
+from cerebro.dsp.spectrum import BANDS
 from cerebro.files import read_arrays, read_json, write_atomically
 from cerebro.progress import progress
-from cerebro.signal import EEGBatch
-from cerebro.study.baselines import MIN_POWER, open_data, runs_of_first, save_arrays, window_baselines
+from cerebro.study.baselines import log_band_power, open_data, runs_of_first, save_arrays, window_baselines
 from cerebro.study.scores import Predictions, pool, read_predictions
 from cerebro.training.embedding import Embedded, pooled
 from cerebro.training.probe_report import prediction_arrays
@@ -133,18 +132,6 @@ def band_powers(data: EEGData, stage: Stage, by: Literal["window", "recording"],
     targets = {name: np.concatenate(parts) for name, parts in labels.items()}
     side = Embedded(feature, sample, recording, participant, targets)
     return pooled(side, "recording") if by == "recording" else side
-
-
-def log_band_power(batch: EEGBatch, sfreq: float, samples: int) -> npt.NDArray[np.float64]:
-    """Logarithm (base 10) of band power, (B, C, K); of sequences the mean over their whole windows of ``samples``."""
-    eeg = batch.eeg.numpy()
-    if not samples:
-        return np.asarray(np.log10(np.maximum(band_power(eeg, sfreq), MIN_POWER)))
-    windows = eeg.reshape(*eeg.shape[:2], -1, samples)  # (B, C, N, P)
-    power = np.log10(np.maximum(band_power(windows, sfreq), MIN_POWER))  # (B, C, N, K)
-    n_whole = np.maximum(batch.n_valid.numpy() // samples, 1)
-    is_whole = np.arange(windows.shape[2]) < n_whole[:, None]  # (B, N)
-    return np.asarray((power * is_whole[:, None, :, None]).sum(axis=2) / n_whole[:, None, None])
 
 
 def with_means(train: Embedded, test: Embedded) -> tuple[Embedded, Embedded]:
