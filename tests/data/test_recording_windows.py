@@ -387,3 +387,13 @@ def test_recordings_of_a_mixture_are_drawn_by_their_shares(tmp_path):
         for within, recording in enumerate(mine.tolist()):
             first, n = (int(member.store.index[name][within]) for name in ("offset_row", "n_channels"))
             assert torch.equal(deviation[recording][0], torch.from_numpy(table[first : first + n]))
+
+
+def test_lengths_that_tell_the_class_are_told_until_they_are_equal(tmp_path):
+    longest = sorted(N_WINDOWS, key=lambda key: N_WINDOWS[key])
+    labels = {key: {"long": float(place >= 3)} for place, key in enumerate(longest)}
+    told = write(tmp_path / "s", labels=labels)
+    data = data_of(told, RecordingWindows(labels=("long",)), targets=("long",), split=ALL_TRAIN)
+    assert "LEAK: samples with long 1 are longer" in data.summary()
+    cut = data_of(told, RecordingWindows(labels=("long",), max_windows=1), targets=("long",), split=ALL_TRAIN)
+    assert "LEAK" not in cut.summary()

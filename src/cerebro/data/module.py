@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from cerebro.data.channels import AsPrepared, ChannelSpace, MapChannels
 from cerebro.data.columns import Column, Ints, Rows, Runs
+from cerebro.data.lengths import telling_length
 from cerebro.data.loader import BatchLoader, BatchMaker
 from cerebro.data.mixture import Mixture, normalised, open_store, participant_keys
 from cerebro.data.mixture_order import MixtureOrder, mixed_pairs, mixed_windows
@@ -242,7 +243,20 @@ class EEGData(LightningDataModule):
                 n_missing += int(rows.runs.sizes[missing].sum())
             if n_missing:
                 parts.append(f"{name} missing in {n_missing:,} windows")
+        parts += self._telling_lengths()
         return f"data {self.store_path.name}: " + "; ".join(parts)
+
+    def _telling_lengths(self) -> list[str]:
+        """A line for every target that the length of the training samples tells."""
+        rows = self._rows["train"][:]
+        if not len(self._table.n_valid) or not len(rows):
+            return []
+        samples = int(self._store.index["segment_samples"].max())
+        n_valid, people = self._table.n_valid[rows], self._participant(rows)
+        lines = [
+            telling_length(n_valid, self._labels.values(name, rows, people), name, samples) for name in self.targets
+        ]
+        return [line for line in lines if line]
 
     def train_dataloader(self) -> BatchLoader:
         """Training batches; a new loader at epoch 0."""
