@@ -414,23 +414,12 @@ def test_a_signal_saves_the_state_and_the_run_goes_on_identically(
     assert record["last_weights_sha256"] == json.loads((whole / "run.json").read_text())["last_weights_sha256"]
 
 
-def script(monkeypatch: pytest.MonkeyPatch, scores: list[float | None], losses: list[float | None]) -> None:
-    """Let each epoch's validation give these."""
-    original = Keeper._row
-
-    def row(self: Keeper, trainer: Any, phase: Phase, means: dict[str, float]) -> dict[str, Any]:
-        found = original(self, trainer, phase, means)
-        return found | {"val/f1": scores[found["epoch"]], "val/loss": losses[found["epoch"]]}
-
-    monkeypatch.setattr(Keeper, "_row", row)
-
-
 @pytest.mark.parametrize("n_saves", [0, 2, 3, 4, 6])
 def test_of_epochs_with_equal_scores_the_one_with_the_lowest_loss_is_the_best_also_after_a_kill(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_saves: int
 ) -> None:
     keys = {"monitor": "val/f1", "monitor_mode": "max", "max_epochs": 5, "every": 0}
-    script(monkeypatch, [0.5, 0.5, 0.5, 0.4, 0.5], [1.0, 0.8, 0.9, 0.1, 0.8])
+    toy.validation_gives(monkeypatch, [0.5, 0.5, 0.5, 0.4, 0.5], [1.0, 0.8, 0.9, 0.1, 0.8])
     if n_saves:
         with monkeypatch.context() as patch:
             kill_after(patch, n_saves)
@@ -444,10 +433,10 @@ def test_of_epochs_with_equal_scores_the_one_with_the_lowest_loss_is_the_best_al
 def test_a_tie_is_no_gain_where_the_loss_is_the_monitor_or_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script(monkeypatch, [0.5, 0.5, 0.5], [1.0, None, 1.0])
+    toy.validation_gives(monkeypatch, [0.5, 0.5, 0.5], [1.0, None, 1.0])
     assert train(tmp_path / "loss", max_epochs=3)["best"]["epoch"] == 0
     assert train(tmp_path / "f1", max_epochs=3, monitor="val/f1", monitor_mode="max")["best"]["epoch"] == 0
-    script(monkeypatch, [None, 0.5, 0.5], [0.1, None, 1.0])
+    toy.validation_gives(monkeypatch, [None, 0.5, 0.5], [0.1, None, 1.0])
     assert train(tmp_path / "late", max_epochs=3, monitor="val/f1", monitor_mode="max")["best"]["epoch"] == 2
 
 
@@ -502,8 +491,3 @@ def test_resume_goes_on_with_a_run_and_is_refused_where_there_is_none(
     assert history(tmp_path / "run") == history(whole)
     with pytest.raises(ConfigError, match="give one of the two"):
         train(tmp_path / "run", resume=True, overwrite=True)
-
-
-def test_several_devices_are_refused_with_the_command_that_starts_several_processes(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"torchrun --nproc_per_node=2 -m cerebro fit"):
-        TrainerKeys(devices=2)

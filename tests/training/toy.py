@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 import torch.distributed as dist
 from jaxtyping import Bool, Float
@@ -18,6 +19,8 @@ from cerebro.objectives.base import Loss, Objective
 from cerebro.randomness import sample_keys
 from cerebro.readouts.base import Readout
 from cerebro.signal import EEGBatch, RawBatch, SignalSpec
+from cerebro.training.keep import Keeper
+from cerebro.training.phase import Phase
 
 SIGNAL = SignalSpec(("A", "B", "C"), ((0.0, 0.1, 0.0), (0.1, 0.0, 0.0), (0.0, 0.0, 0.1)), 100.0, 20, ("y", "sex"))
 
@@ -247,3 +250,14 @@ class ToyData:
 
     def window_spans(self, sample: np.ndarray) -> np.ndarray:
         return np.stack([sample, sample + 1], axis=1).astype(np.float64)
+
+
+def validation_gives(monkeypatch: pytest.MonkeyPatch, scores: list[float | None], losses: list[float | None]) -> None:
+    """Let each epoch's validation give these."""
+    original = Keeper._row
+
+    def row(self: Keeper, trainer: Any, phase: Phase, means: dict[str, float]) -> dict[str, Any]:
+        found = original(self, trainer, phase, means)
+        return found | {"val/f1": scores[found["epoch"]], "val/loss": losses[found["epoch"]]}
+
+    monkeypatch.setattr(Keeper, "_row", row)

@@ -4,6 +4,7 @@ What becomes of the channels is decided once per montage of the store; on the wa
 channels of its recordings as int16, and `RawBatch.to_microvolts` applies the decision there.
 """
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,6 +57,15 @@ class ChannelPlan:
     rows: tuple[npt.NDArray[np.int64], ...]
     maps: tuple[ChannelMap, ...]
     notes: tuple[str, ...] = ()
+
+    def digest(self) -> str:
+        """SHA-256 of what a model sees of every montage, without the words."""
+        digest = hashlib.sha256(f"{self.names};".encode())
+        for rows, channel_map in zip(self.rows, self.maps, strict=True):
+            digest.update(rows.tobytes() + f" {channel_map.n_out};".encode())
+            for part in (channel_map.pick, channel_map.place, channel_map.weights):
+                digest.update(part.numpy().tobytes())
+        return digest.hexdigest()
 
 
 class ChannelSpace(ABC):

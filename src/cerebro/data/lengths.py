@@ -1,11 +1,21 @@
 """Whether the length of a sample tells its class: then a model need not look at any EEG."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
 TELLING_AUC = 0.9
 FEWEST = 3  # samples of a class; fewer are in order by chance
+
+
+def telling_lengths(
+    n_valid: npt.NDArray[np.int64], labels: Mapping[str, npt.NDArray[np.float32]], samples: int
+) -> list[str]:
+    """A line for each target, of labels (N,) by name, that lengths tell; see `telling_length`."""
+    lines = (telling_length(n_valid, label, target, samples) for target, label in labels.items())
+    return [line for line in lines if line]
 
 
 def telling_length(n_valid: npt.NDArray[np.int64], label: npt.NDArray[np.float32], target: str, samples: int) -> str:

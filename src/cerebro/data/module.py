@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from cerebro.data.channels import AsPrepared, ChannelSpace, MapChannels
 from cerebro.data.columns import Column, Ints, Rows, Runs
-from cerebro.data.lengths import telling_length
+from cerebro.data.lengths import telling_lengths
 from cerebro.data.loader import BatchLoader, BatchMaker
 from cerebro.data.mixture import Mixture, normalised, open_store, participant_keys
 from cerebro.data.mixture_order import MixtureOrder, mixed_pairs, mixed_windows
@@ -178,12 +178,7 @@ class EEGData(LightningDataModule):
     @property
     def windows_hash(self) -> str:
         """Hash of which samples of the store a model sees in each window: with `data_hash`, of every signal."""
-        digest = hashlib.sha256(f"{self.table.digest()} {self._plan.names};".encode())
-        for rows, channel_map in zip(self._plan.rows, self._plan.maps, strict=True):
-            digest.update(rows.tobytes() + f" {channel_map.n_out};".encode())
-            for part in (channel_map.pick, channel_map.place, channel_map.weights):
-                digest.update(part.numpy().tobytes())
-        return digest.hexdigest()
+        return hashlib.sha256(f"{self.table.digest()} {self._plan.digest()}".encode()).hexdigest()
 
     def rows(self, stage: Stage) -> Column[np.int64]:
         """Rows of the window table on a side, ascending: in runs, ``rows[:]`` for all of them."""
@@ -236,12 +231,8 @@ class EEGData(LightningDataModule):
             n_hidden = len(self._sides.train) - len(self._sides.labelled)
             parts.append(f"labels of {n_hidden} training participants hidden by max_labelled_participants")
         for name in self.targets:
-            n_missing = 0
-            for side in STAGES:
-                rows = self._rows[side]  # the label of a run is that of its first window
-                missing = np.isnan(self._labels.values(name, rows.first, self._participant(rows.first)))
-                n_missing += int(rows.runs.sizes[missing].sum())
-            if n_missing:
+            sides = (self._rows[side] for side in STAGES)
+            if n_missing := sum(self._labels.n_missing(name, one, self._participant(one.first)) for one in sides):
                 parts.append(f"{name} missing in {n_missing:,} windows")
         parts += self._telling_lengths()
         return f"data {self.store_path.name}: " + "; ".join(parts)
@@ -253,10 +244,8 @@ class EEGData(LightningDataModule):
             return []
         samples = int(self._store.index["segment_samples"].max())
         n_valid, people = self._table.n_valid[rows], self._participant(rows)
-        lines = [
-            telling_length(n_valid, self._labels.values(name, rows, people), name, samples) for name in self.targets
-        ]
-        return [line for line in lines if line]
+        labels = {name: self._labels.values(name, rows, people) for name in self.targets}
+        return telling_lengths(n_valid, labels, samples)
 
     def train_dataloader(self) -> BatchLoader:
         """Training batches; a new loader at epoch 0."""

@@ -46,6 +46,10 @@ class Labels:
             return self.of_window[name][rows]
         return self.of_participant[name][participant]
 
+    def n_missing(self, name: str, rows: Column[np.int64], participant: npt.NDArray[np.int64]) -> int:
+        """Windows among ``rows`` without a label; that of a run is that of its first window, of ``participant``."""
+        return int(rows.runs.sizes[np.isnan(self.values(name, rows.first, participant))].sum())
+
     def batch(
         self, rows: npt.NDArray[np.int64], participant: npt.NDArray[np.int64]
     ) -> tuple[dict[str, Float[Tensor, " B"]], dict[str, Bool[Tensor, " B"]]]:

@@ -13,7 +13,7 @@ import yaml
 from lightning.pytorch import Trainer
 
 from cerebro.errors import CheckpointError, ConfigError
-from cerebro.files import copy_atomically, lock_folder, read_json, remove_orphans, write_atomically, write_json
+from cerebro.files import copy_atomically, lock_folder, remove_orphans, write_atomically, write_json
 from cerebro.nn.processes import alone, gather_uneven_rows, is_first_process, made_by_first_process, n_processes
 from cerebro.objectives.base import FixedWindows
 from cerebro.progress import progress
@@ -43,6 +43,7 @@ from cerebro.training.packaging import data_of, origin_tags, package_run, versio
 from cerebro.training.phase import Phase
 from cerebro.training.probing import Probing
 from cerebro.training.process import isolated_randomness, peak_memory_mb, restart_peak_memory, without_hints
+from cerebro.training.run_folder import look_into, no_state, nothing_to_resume
 from cerebro.training.score import root_device
 from cerebro.training.seen import check_unseen
 from cerebro.training.stamp import PhaseData, make_stamp, with_participants
@@ -95,7 +96,7 @@ def fit(
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips; warnings stay
     if keys.resume and ckpt_path is None and not any((keys.out / name).exists() for name in ("last.ckpt", "run.json")):
-        raise _nothing_to_resume(keys.out)
+        raise nothing_to_resume(keys.out)
     with several_processes(trainer_keys), _one_writer(keys.out), isolated_randomness(keys.seed):
         if not is_first_process():
             say = _mute
@@ -106,7 +107,7 @@ def fit(
         given = None if ckpt_path is None else read_source(ckpt_path)
         is_same_phase = given is not None and given.foreign is None and given.stamp.phase == phase.name
         if given is not None and is_same_phase and not given.content:
-            raise _no_state(given)
+            raise no_state(given)
         resumed = given if is_same_phase else None
         transfers = asked_transfers(phase, None if resumed is not None or given is None else given.path, say)
         sources = {str(transfer.source): read_source(transfer.source) for transfer in transfers}
@@ -120,7 +121,7 @@ def fit(
         stamp = make_stamp(phase.name, data, config, list(sources.values()), resumed)
         if n_orphans := made_by_first_process(lambda: remove_orphans(keys.out)):
             say(f"removed {n_orphans} half-written files of a killed run")
-        finished, is_begun = made_by_first_process(lambda: _look_into(keys, stamp))
+        finished, is_begun = made_by_first_process(lambda: look_into(keys, stamp))
         own = read_checkpoint(keys.out / "last.ckpt") if is_begun else None
         if finished is not None:
             say(f"{keys.out} holds this run already, finished; nothing to do")
@@ -129,7 +130,7 @@ def fit(
             stamp = with_participants(stamp, own.stamp)
         resumed = own or resumed
         if keys.resume and resumed is None:
-            raise _nothing_to_resume(keys.out)
+            raise nothing_to_resume(keys.out)
         for source in (*sources.values(), *([] if resumed is None else [resumed])):
             check_unseen("test", data, source, keys.allow_seen_participants, say)
             check_unseen("val", data, source, keys.allow_seen_participants, say)
@@ -424,40 +425,6 @@ class _OncePerWindow:
             yield raw.to(self.device).to_microvolts()
 
 
-def _look_into(keys: RunKeys, stamp: Stamp) -> tuple[dict[str, Any] | None, bool]:
-    """What the output folder holds: the record of this run if it is finished, whether it is begun if it is not."""
-    out = keys.out
-    if keys.overwrite:
-        for name in (
-            "run.json",
-            "last.ckpt",
-            "best.ckpt",
-            "history.jsonl",
-            "mlflow.json",
-            "nonfinite.json",
-            "isc.json",
-        ):
-            (out / name).unlink(missing_ok=True)
-        return None, False
-    found: dict[str, Any] | None = None
-    if (out / "run.json").exists():
-        found = read_json(out / "run.json")
-        theirs = (found["config_hash"], found["data_hash"], sorted(found["inputs"].values()))
-    elif (out / "last.ckpt").exists():
-        own = read_checkpoint(out / "last.ckpt")
-        theirs = (own.stamp.config_hash, own.stamp.data_hash, sorted(own.stamp.inputs.values()))
-    else:
-        return None, False
-    ours = (stamp.config_hash, stamp.data_hash, sorted(stamp.inputs.values()))
-    differs = [what for what, a, b in zip(("config", "data", "source weights"), ours, theirs, strict=True) if a != b]
-    if differs:
-        raise ConfigError(
-            f"{out} holds a run with another {' and '.join(differs)}; choose another --out, or add --overwrite true to "
-            "train anew there."
-        )
-    return found, found is None
-
-
 @contextlib.contextmanager
 def _one_writer(out: Path) -> Iterator[None]:
     """Hold the folder of the run; the first process does for all, and the others wait until it does."""
@@ -479,19 +446,6 @@ def _describe(phase: Phase, data: PhaseData, resumed: Checkpoint | None, say: Ca
         f"{phase.name}: {type(phase.encoder).__name__} {n_encoder:,} + {type(phase.objective).__name__} "
         f"{n_objective:,} parameters; {len(data.participants('train'))} participants train, "
         f"{len(data.participants('val'))} validate{frozen}{start}"
-    )
-
-
-def _nothing_to_resume(out: Path) -> CheckpointError:
-    return CheckpointError(
-        f"--resume: {out} holds no run to go on with (no last.ckpt); correct --out, or leave --resume away to begin it."
-    )
-
-
-def _no_state(package: Checkpoint) -> CheckpointError:
-    return CheckpointError(
-        f"{package.path} is a packaged model of this very phase ({package.stamp.phase}) and holds no state of training "
-        "to resume; give the run's last.ckpt, or start another phase from it (--model.name, or model.init)."
     )
 
 
