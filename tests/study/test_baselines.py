@@ -3,10 +3,12 @@ import pandas as pd
 import pytest
 import yaml
 
+from cerebro.data import EEGData, ParticipantSplit, RecordingWindows
 from cerebro.data.arrays import write_store
+from cerebro.data.readers.base import Segment
 from cerebro.metrics.regression import nrmse
 from cerebro.montage import Montage
-from cerebro.study.baselines import baseline_path, make_baselines
+from cerebro.study.baselines import _windows, baseline_path, make_baselines
 from cerebro.study.scores import read_predictions
 
 SFREQ, N_PEOPLE = 100.0, 24
@@ -102,3 +104,25 @@ def test_classes_get_probabilities(study):
     assert (linear.prediction.argmax(axis=1) == linear.target).mean() > 0.8
     constant = read_predictions(baseline_path(folder, "constant", RUN))["p_factor"]
     assert np.ptp(constant.prediction, axis=0).max() == 0
+
+
+def test_band_power_of_a_recording_does_not_know_how_long_it_is_nor_the_padding_beside_a_longer_one(tmp_path):
+    length, sfreq, n_windows = 256, 64.0, {"a": 2, "b": 5, "c": 3}
+    window = np.random.default_rng(0).normal(0, 30, (2, length)).astype(np.float32)
+    window -= window.mean(axis=1, keepdims=True)
+    store = write_store(
+        tmp_path / "store",
+        {key: np.tile(window, (1, n)) for key, n in n_windows.items()},
+        Montage("cap", ("Fz", "Pz"), np.array([[0.0, 0.08, 0.05], [0.0, -0.06, 0.08]])),
+        sfreq,
+        tasks=dict.fromkeys(n_windows, "rest"),
+        people={key: key for key in n_windows},
+        participants=pd.DataFrame({"age": [1.0, 2.0, 3.0]}, index=pd.Index(list(n_windows), name="participant_id")),
+        segments={
+            key: tuple(Segment(i, 0, 4.0 * i, 4.0 * i + 4, length) for i in range(n)) for key, n in n_windows.items()
+        },
+    )
+    split = ParticipantSplit(val_ratio=0.0, test_ratio=0.0, seed=0)
+    data = EEGData(store.path, RecordingWindows(), split, targets=("age",), batch_size=3)
+    feature = _windows(data, "train", with_power=True).feature
+    np.testing.assert_allclose(feature, feature[:1].repeat(3, axis=0), rtol=1e-4)
