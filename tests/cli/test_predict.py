@@ -91,7 +91,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = []
     for person in range(N_PEOPLE):
         write_fif(folder / f"raw/sub-{person:02d}_eeg.fif", signal_of(person, person % 2 == 1))
-        rows.append({"participant_id": f"{person:02d}", "outcome": ("ill", "well")[person % 2]})
+        rows.append({"participant_id": f"sub-{person:02d}", "outcome": ("ill", "well")[person % 2]})
     pd.DataFrame(rows).to_csv(folder / "people.tsv", sep="\t", index=False)
     (folder / "processing.yaml").write_text(PROCESSING)
     for name, windows in SOURCES.items():
@@ -145,7 +145,7 @@ def test_a_raw_recording_has_the_probability_that_its_windows_in_the_store_have(
     given = ["--participant-from", r"(sub-\d+)", "--out", tmp_path]
     assert run("predict", f"outputs/{name}/model", *raw, *given) == 0
     for person in people:
-        mine = found["participant"] == f"primary:{person.removeprefix('sub-')}"
+        mine = found["participant"] == f"primary:{person}"
         wanted = found["prediction/remission"][mine].mean(axis=0)
         probability = predicted(tmp_path)[person]["probability"]
         assert probability == pytest.approx({"ill": wanted[0], "well": wanted[1]}, abs=1e-3)
@@ -166,7 +166,7 @@ def test_every_form_of_a_model_says_the_same(
 def test_a_primary_file_gives_what_the_raw_recordings_give(there: Path, tmp_path: Path) -> None:
     (primary,) = there.glob("processed/features/primary/*.parquet")
     assert run("predict", "outputs/recording/model", primary, "--out", tmp_path / "a") == 0
-    who = ["--participant-from", r"sub-(\d+)"]
+    who = ["--participant-from", r"(sub-\d+)"]
     assert run("predict", "outputs/recording/model", "raw", *who, "--out", tmp_path / "b") == 0
     a, b = predicted(tmp_path / "a"), predicted(tmp_path / "b")
     assert len(a) == N_PEOPLE
@@ -238,7 +238,7 @@ def test_volts_for_microvolts_are_said(there: Path, tmp_path: Path, capsys: pyte
     table = pd.read_parquet(primary)
     for name in CHANNELS:
         table[name] = [1e-6 * np.asarray(values) for values in table[name]]
-    table[table["Participant"] == "03"].to_parquet(tmp_path / "volts.parquet", index=False)
+    table[table["Participant"] == "sub-03"].to_parquet(tmp_path / "volts.parquet", index=False)
     assert run("predict", "outputs/recording/model", tmp_path / "volts.parquet") == 0
     assert "another unit, volts for microvolts?" in capsys.readouterr().out
 
