@@ -89,3 +89,12 @@ def test_rows_of_different_numbers_are_gathered_in_the_order_of_the_processes(fo
     tokens = torch.randn(30, 4)
     assert torch.equal(found["first"]["uneven"]["rows"], torch.cat([tokens[:1], tokens[:4]]))
     assert found["first"]["uneven"]["none"].shape == (0, 4)
+
+
+@pytest.mark.parametrize("process", ["first", "second"])
+def test_a_head_that_looks_at_tokens_takes_those_of_all_processes(found: dict[str, Any], process: str) -> None:
+    alone, mine = found["alone"]["power"], found[process]["power"]
+    assert float(alone["scale"].min()) > 0
+    assert not torch.allclose(alone["scale"], torch.ones_like(alone["scale"]), atol=1e-3)
+    for name, expected in alone.items():
+        torch.testing.assert_close(mine[name], expected, rtol=1e-4, atol=1e-5)

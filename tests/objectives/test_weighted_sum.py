@@ -10,7 +10,7 @@ from cerebro.encoders.base import Encoder
 from cerebro.encoders.labram import LaBraM
 from cerebro.errors import ConfigError
 from cerebro.objectives import Contrastive, Supervised, WeightedSum
-from cerebro.readouts import LinearReadout
+from cerebro.readouts import LinearReadout, PowerReadout
 from cerebro.signal import EEGBatch, SignalSpec
 
 
@@ -181,3 +181,19 @@ def test_terms_of_labels_alone_share_one_pass_over_the_training_batches(toy_sign
     assert batches.n_passes == 1
     found = objective.terms["trait"].target_mean
     torch.testing.assert_close(found, torch.cat([batch.targets["trait"] for batch in list(batches)]).mean())
+
+
+def test_heads_that_look_at_tokens_are_started_from_them_and_others_are_not(
+    toy_signal: SignalSpec, toy_eeg: Any
+) -> None:
+    power = partial(PowerReadout, n_components=3, over_channels="concat")
+    by_power = partial(Supervised, target="state", readout=power, kind="classification")
+    encoder = LaBraM(toy_signal, conv_channels=2, depth=1, n_heads=2).eval()
+    objective = WeightedSum(encoder, toy_signal, {"trait": trait, "state": by_power}, {"trait": 1.0, "state": 1.0})
+    assert objective.starts_from_tokens
+    batches = [(batch, encoder(batch).detach()) for batch in (toy_eeg(8, seed=1), toy_eeg(8, seed=2))]
+    objective.start_from_tokens(encoder, lambda: batches)
+    head = objective.terms["state"].readout
+    assert isinstance(head, PowerReadout)
+    assert not torch.equal(head.axes, torch.eye(encoder.d_model)[:, :3])
+    assert not WeightedSum(encoder, toy_signal, {"trait": trait}, {"trait": 1.0}).starts_from_tokens

@@ -19,7 +19,7 @@ from cerebro.data.readers.base import Segment
 from cerebro.encoders import Encoder, Mamba2
 from cerebro.montage import Montage
 from cerebro.objectives import Supervised, WeightedSum
-from cerebro.readouts import MLPReadout
+from cerebro.readouts import MLPReadout, PowerReadout
 from cerebro.signal import EEGBatch, SignalSpec
 from cerebro.training import encode_once
 from cerebro.training.checkpoint import read_checkpoint, weights_sha256
@@ -33,6 +33,7 @@ from cerebro.training.tracking import MLflowKeys
 
 LENGTH, SFREQ = 64, 32.0
 CAP = Montage("cap", ("Fz", "Cz", "Pz"), np.array([[0.0, 0.08, 0.05], [0.0, 0.0, 0.1], [0.0, -0.06, 0.08]]))
+POWER = partial(PowerReadout, n_components=4, over_channels="concat")  # looks at the tokens before it learns
 N_WINDOWS = (4, 7, 5, 2, 6, 5, 3, 8, 4, 5)
 
 
@@ -137,11 +138,12 @@ def count(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
+@pytest.mark.parametrize("readout", [MLPReadout, POWER])
 def test_a_run_with_stored_tokens_is_the_run_without_them(
-    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch, count: list[int]
+    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch, count: list[int], readout: Any
 ) -> None:
     lines: list[str] = []
-    record = train(tmp_path / "stored", store, lines)
+    record = train(tmp_path / "stored", store, lines, readout=readout)
     n_stored = sum(count)
     assert any("are computed once, and kept in" in line for line in lines)
     assert record["freeze"]["unchanged"]
@@ -149,7 +151,7 @@ def test_a_run_with_stored_tokens_is_the_run_without_them(
         patch.setattr(encode_once, "MOST_OF_FREE_MEMORY", 0.0)
         count.clear()
         lines = []
-        train(tmp_path / "anew", store, lines)
+        train(tmp_path / "anew", store, lines, readout=readout)
     assert any("it runs anew in each of the 3 epochs" in line for line in lines)
     assert not (tmp_path / "anew" / FILE).exists()
     assert n_stored < 10 * 3 + 6  # every sequence once, and a batch for the showcase
@@ -244,15 +246,43 @@ def test_labels_are_read_without_the_signals(tmp_path: Path, store: Path, monkey
     assert set(seen) == {4}  # one zero
 
 
+def test_a_head_starts_from_the_tokens_that_training_begins_with_and_never_again_on_resume(
+    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[list[tuple[int, ...]]] = []
+    original = PowerReadout.start
+
+    def start(self: PowerReadout, encoder: Encoder, batches: Any) -> None:
+        assert not self.training
+        passes.extend([tuple(batch.sample.tolist()) for batch, _ in batches()] for _ in range(2))
+        original(self, encoder, batches)
+
+    monkeypatch.setattr(PowerReadout, "start", start)
+    for freeze in (True, False):
+        train(tmp_path / f"{freeze}", store, freeze=freeze, readout=POWER)
+        assert len(passes) == 2
+        assert passes[0] == passes[1]
+        passes.clear()
+        weights = read_checkpoint(tmp_path / f"{freeze}/last.ckpt").weights
+        axes = weights["objective.readout.axes"]
+        torch.testing.assert_close(axes.T @ axes, torch.eye(4), rtol=1e-5, atol=1e-5)
+        assert not torch.equal(axes, torch.eye(16)[:, :4])
+        train(tmp_path / f"{freeze}", store, freeze=freeze, readout=POWER, max_epochs=4)
+        assert not passes
+        again = read_checkpoint(tmp_path / f"{freeze}/last.ckpt").weights
+        assert torch.equal(again["objective.readout.axes"], axes)
+
+
 class Killed(BaseException):
     pass
 
 
+@pytest.mark.parametrize("readout", [MLPReadout, POWER])
 @pytest.mark.parametrize("n_saves", [1, 4, 9])
 def test_a_run_killed_and_resumed_reads_its_tokens_back_and_ends_bit_identical(
-    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch, count: list[int], n_saves: int
+    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch, count: list[int], n_saves: int, readout: Any
 ) -> None:
-    train(tmp_path / "whole", store)
+    train(tmp_path / "whole", store, readout=readout)
     original, saved = Keeper._save, [0]
 
     def save(self: Keeper, trainer: Any, name: str) -> None:
@@ -264,10 +294,10 @@ def test_a_run_killed_and_resumed_reads_its_tokens_back_and_ends_bit_identical(
     with monkeypatch.context() as patch:
         patch.setattr(Keeper, "_save", save)
         with pytest.raises(Killed):
-            train(tmp_path / "killed", store)
+            train(tmp_path / "killed", store, readout=readout)
     count.clear()
     lines: list[str] = []
-    train(tmp_path / "killed", store, lines)
+    train(tmp_path / "killed", store, lines, readout=readout)
     assert any("are read from" in line for line in lines)
     assert sum(count) <= 5  # the showcase
     check_same(tmp_path / "killed", tmp_path / "whole", 0.0)

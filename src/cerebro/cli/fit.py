@@ -5,7 +5,7 @@ only come from cerebro, torch.nn, torch.optim and lightning.pytorch.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -88,7 +88,7 @@ def fit(argv: list[str]) -> int:
             print(f"cerebro: {error}", file=sys.stderr)
         return error.exit_code
     if speaks():
-        _say(f"{result['phase']}: best {result['best']['metric']} {_number(result['best']['value'])}, in {keys.out}")
+        _say(f"{result['phase']}: {_kept(result['best'])}, in {keys.out}")
     return 0
 
 
@@ -312,8 +312,11 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
-def _number(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.4g}"
+def _kept(best: Mapping[str, Any]) -> str:
+    """Which epoch is kept."""
+    if best["value"] is None:
+        return f"{best['metric']} is unknown, and the last epoch is kept"
+    return f"best {best['metric']} {best['value']:.4g}"
 
 
 def _keys(parser: ArgumentParser) -> list[str]:

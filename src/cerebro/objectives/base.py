@@ -1,7 +1,7 @@
 """The contract of every objective: an encoder and a batch give a loss."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,6 +66,7 @@ class Objective(nn.Module, ABC):
     """
 
     starts_from_labels: bool = False  # True where ``start`` looks at labels alone: no signal is read for it
+    starts_from_tokens: bool = False  # True where ``start_from_tokens`` is to be called
     reads_tokens_alone: bool = False  # True where loss and predictions need ``encoder(batch)`` and labels, no signal
 
     def __init__(self, encoder: Encoder, signal: SignalSpec) -> None:
@@ -83,6 +84,13 @@ class Objective(nn.Module, ABC):
         """Run once after the hand-over of weights and never on resume: k-means, a teacher's copy, target statistics.
 
         ``batches`` are training batches in a fixed order, on the encoder's device; take as many as needed.
+        """
+
+    def start_from_tokens(self, encoder: Encoder, batches: Callable[[], Iterable[tuple[EEGBatch, Tensor]]]) -> None:
+        """Run once behind ``start``, never on resume, where heads look at the tokens that they will read.
+
+        Each call of ``batches`` is one pass over the training batches and their tokens, in a fixed order. A frozen
+        encoder does not run anew for it.
         """
 
     def prepare(self, encoder: Encoder, windows: FixedWindows) -> list[str]:

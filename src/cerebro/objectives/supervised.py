@@ -83,6 +83,7 @@ class Supervised(Objective):
         self.class_weights = class_weights
         self.readout = readout(encoder, signal, n_classes if kind == "classification" else 1)
         self.reads_tokens_alone = self.readout.reads_tokens
+        self.starts_from_tokens = self.readout.starts_from_tokens
         self.register_buffer("target_mean", torch.zeros(()))
         self.register_buffer("target_sd", torch.ones(()))
         if kind == "classification":
@@ -120,6 +121,10 @@ class Supervised(Objective):
         sd = float(values.std(correction=0))
         self.target_mean.fill_(float(values.mean()))
         self.target_sd.fill_(sd if sd > 0 else 1.0)  # a constant label is predicted as it is
+
+    def start_from_tokens(self, encoder: Encoder, batches: Callable[[], Iterable[tuple[EEGBatch, Tensor]]]) -> None:
+        """Let the readout look at the training tokens."""
+        self.readout.start(encoder, batches)
 
     def forward(self, encoder: Encoder, batch: EEGBatch, tokens: Tensor | None = None) -> Loss:
         """Loss over the windows with a known label; zero, with a zero gradient, if there is none; hands tokens on."""

@@ -62,6 +62,7 @@ class WeightedSum(Objective):
         self.weights = {name: float(weights[name]) for name in terms if weights[name] > 0}
         self.terms = nn.ModuleDict({name: built[name] for name in self.weights})
         self.starts_from_labels = all(term.starts_from_labels for _, term in self._terms())
+        self.starts_from_tokens = any(term.starts_from_tokens for _, term in self._terms())
         self.reads_tokens_alone = all(term.reads_tokens_alone for _, term in self._terms())
 
     def start(self, encoder: Encoder, batches: Iterable[EEGBatch]) -> None:
@@ -71,6 +72,12 @@ class WeightedSum(Objective):
         labels = [replace(batch, eeg=batch.eeg.new_empty(*batch.eeg.shape[:2], 0)) for batch in seen]
         for _, term in self._terms():
             term.start(encoder, labels if term.starts_from_labels else batches)
+
+    def start_from_tokens(self, encoder: Encoder, batches: Callable[[], Iterable[tuple[EEGBatch, Tensor]]]) -> None:
+        """Let the terms whose heads ask for it look at the training tokens."""
+        for _, term in self._terms():
+            if term.starts_from_tokens:
+                term.start_from_tokens(encoder, batches)
 
     def prepare(self, encoder: Encoder, windows: FixedWindows) -> list[str]:
         """Prepare each term."""

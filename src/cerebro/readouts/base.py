@@ -1,12 +1,15 @@
 """The contract of every readout: tokens of an encoder give a prediction."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from cerebro.encoders.base import Encoder
 from cerebro.signal import EEGBatch, SignalSpec
+
+FEWEST_FOR_POWER = 16  # tokens for a standard deviation that is right to a fifth or so (1 / sqrt(2 n))
 
 
 class Readout(nn.Module, ABC):
@@ -19,11 +22,18 @@ class Readout(nn.Module, ABC):
 
     reads_tokens: bool = True  # False where a readout cannot use the encoder's tokens
     fewest_tokens: int = 1  # of a channel, below which a prediction means nothing: of one there is no variance
+    starts_from_tokens: bool = False  # True where it looks at the training tokens before it learns, see start
     predicts_windows: bool = False  # True where the outputs of a row are a vote of its windows, see window_outputs
 
     def __init__(self, encoder: Encoder, signal: SignalSpec, n_outputs: int) -> None:
         super().__init__()
         self.n_outputs = n_outputs
+
+    def start(self, encoder: Encoder, batches: Callable[[], Iterable[tuple[EEGBatch, Tensor]]]) -> None:
+        """Look at the training batches and their tokens, where the readout ``starts_from_tokens``; not on resume.
+
+        Each call of ``batches`` is one pass, in a fixed order.
+        """
 
     @abstractmethod
     def forward(

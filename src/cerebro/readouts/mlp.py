@@ -8,20 +8,18 @@ from torch import Tensor, nn
 
 from cerebro.encoders.base import Encoder
 from cerebro.errors import ConfigError
-from cerebro.hemispheres import homologous
 from cerebro.nn.pooling import (
     AttentionPooling,
-    by_channel,
     log_mean_probability,
     log_power,
     mean_and_deviation,
     mean_of,
     mean_over_valid,
 )
-from cerebro.readouts.base import Readout
+from cerebro.readouts.base import FEWEST_FOR_POWER, Readout
+from cerebro.readouts.by_name import ByName
 from cerebro.signal import EEGBatch, SignalSpec
 
-FEWEST_TOKENS = 16  # for a standard deviation that is right to a fifth or so (1 / sqrt(2 n))
 OverChannels = Literal["mean", "attention", "concat", "asymmetry"]
 OverWindows = Literal["mean", "attention", "statistics", "log_power", "vote"]
 
@@ -78,22 +76,17 @@ class MLPReadout(Readout):
         self.over_channels, self.over_windows = over_channels, over_windows
         self.predicts_windows = over_windows == "vote"
         if over_windows in ("statistics", "log_power"):
-            self.fewest_tokens = FEWEST_TOKENS
-        self.names = encoder.signal.channels
-        pairs = homologous(self.names) if over_channels == "asymmetry" else []
-        if over_channels == "asymmetry" and not pairs:
-            raise ConfigError(
-                f"over_channels: asymmetry compares left with right, and no two of {', '.join(self.names[:9])} are "
-                "homologous; set over_channels to mean, attention or concat."
-            )
-        self.sides = [[self.names.index(name) for name in side] for side in zip(*pairs, strict=True)]  # left, right
+            self.fewest_tokens = FEWEST_FOR_POWER
+        self.by_name = (
+            ByName(encoder.signal.channels, over_channels) if over_channels in ("concat", "asymmetry") else None
+        )
         width = encoder.d_model
         if over_windows == "attention":
             self.window_attention = AttentionPooling(width)
         of_channel = 2 * width if over_windows == "statistics" else width
         if over_channels == "attention":
             self.channel_attention = AttentionPooling(of_channel)
-        pooled = of_channel * {"concat": len(self.names), "asymmetry": len(pairs)}.get(over_channels, 1)
+        pooled = of_channel * (1 if self.by_name is None else self.by_name.n_places)
         self.layers = nn.Sequential(
             nn.LayerNorm(pooled),
             nn.Dropout(dropout),
@@ -154,27 +147,16 @@ class MLPReadout(Readout):
             return pooled
         if self.over_channels == "mean":
             return mean_of(items, present)
-        return self._named(encoder, batch, items, present).flatten(1)
-
-    def _named(
-        self, encoder: Encoder, batch: EEGBatch, items: Float[Tensor, "B C X"], present: Bool[Tensor, "B C"]
-    ) -> Float[Tensor, "B K X"]:
-        """Items by name: of every channel, or right minus left of every pair."""
-        channel = encoder.token_channels(batch)
-        named = by_channel(items, channel, present, len(self.names))
-        if self.over_channels == "concat":
-            return named
-        left, right = self.sides
-        is_there = by_channel(present[..., None].to(items.dtype), channel, present, len(self.names))
-        return (named[:, right] - named[:, left]) * (is_there[:, right] * is_there[:, left])
+        assert self.by_name is not None
+        return self.by_name(encoder, batch, items, present)[0].flatten(1)
 
     def _each_window(
         self, encoder: Encoder, batch: EEGBatch, tokens: Float[Tensor, "B C N D"], valid: Bool[Tensor, "B C N"]
     ) -> Float[Tensor, "B N F"]:
         """Channels pooled, window by window."""
-        if self.over_channels in ("concat", "asymmetry"):
+        if self.by_name is not None:
             known = tokens.masked_fill(~valid[..., None], 0.0)
-            named = self._named(encoder, batch, known.flatten(2), valid.any(dim=2))
+            named, _ = self.by_name(encoder, batch, known.flatten(2), valid.any(dim=2))
             return rearrange(named, "b s (n d) -> b n (s d)", n=tokens.shape[2])
         pool = self.channel_attention if self.over_channels == "attention" else mean_of
         pooled: Tensor = pool(tokens.transpose(1, 2), valid.transpose(1, 2))

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import yaml
 from lightning.pytorch import Trainer
+from torch import Tensor
 
 from cerebro.errors import CheckpointError, ConfigError
 from cerebro.files import copy_atomically, lock_folder, remove_orphans, write_atomically, write_json
@@ -305,6 +306,8 @@ class _Run:
             self.phase.load_state_dict(self.resumed.weights)
         self._prepare(trainer)
         self._encode_once()
+        if self.resumed is None and self.phase.objective.starts_from_tokens:
+            self._start_from_tokens(device)
         with without_hints():
             warnings.filterwarnings("ignore", message="Found .* module.* in eval mode")  # frozen parts are meant to be
             warnings.filterwarnings("ignore", message="You're resuming from .* not resumable")  # `Positioned` is
@@ -340,6 +343,28 @@ class _Run:
             self.phase.frozen_tokens = tokens
             self.train.loader = self.train.loader.without_signals()
             self.keeper.val = self.keeper.val.without_signals()
+
+    def _start_from_tokens(self, device: torch.device) -> None:
+        """Let heads look at the tokens of the training batches, which a frozen encoder gave before."""
+        batches = _StartBatches(self.train, device, "tokens that the head starts from")
+
+        is_bf16 = self.trainer_keys.precision == "bf16-mixed"
+
+        def encode(batch: EEGBatch) -> Tensor:
+            with torch.autocast(device.type, torch.bfloat16, enabled=is_bf16):
+                tokens: Tensor = self.phase.encoder(batch)
+            return tokens
+
+        def with_tokens() -> Iterator[tuple[EEGBatch, Tensor]]:
+            for batch in batches:
+                known = self.phase.known_tokens(batch)
+                yield batch, encode(batch) if known is None else known
+
+        self.phase.eval()
+        with torch.no_grad():
+            self.phase.objective.start_from_tokens(self.phase.encoder, with_tokens)
+        self.phase.train()
+        self.train.seek(0, 0)
 
     def _pays(self) -> bool:
         """Whether training visits windows more than once; the last batch of an epoch may be a short one."""
@@ -405,12 +430,12 @@ class _Run:
 class _StartBatches:
     """Training batches of epoch 0 in microvolts, from the first at every iteration."""
 
-    def __init__(self, loader: Positioned, device: torch.device) -> None:
-        self.loader, self.device = loader, device
+    def __init__(self, loader: Positioned, device: torch.device, what: str = "labels and codes") -> None:
+        self.loader, self.device, self.what = loader, device, what
 
     def __iter__(self) -> Iterator[EEGBatch]:
         self.loader.seek(0, 0)
-        for raw in progress(self.loader, "labels and codes", "batch", stays=False):
+        for raw in progress(self.loader, self.what, "batch", stays=False):
             yield raw.to(self.device).to_microvolts()
 
 

@@ -23,7 +23,7 @@ from cerebro.objectives.masked_codes import FrozenTokenizer, MaskedCodes
 from cerebro.objectives.masked_windows import MaskedWindows
 from cerebro.objectives.supervised import Supervised
 from cerebro.objectives.vqnsp import VQNSP
-from cerebro.readouts import LinearReadout
+from cerebro.readouts import LinearReadout, PowerReadout
 from cerebro.signal import EEGBatch, SignalSpec
 
 SIGNAL = SignalSpec(("A", "B", "C", "D"), tuple((0.08, 0.01 * i, 0.04) for i in range(4)), 100.0, 200, ("y",))
@@ -98,6 +98,17 @@ def supervised(rank: int, world_size: int) -> dict[str, Tensor]:
     objective.start(encoder, [share(global_batch(seed), rank, world_size) for seed in range(3)])
     found = {"target_mean": objective.target_mean, "target_sd": objective.target_sd}
     return found | gradients(encoder, objective, share(global_batch(1), rank, world_size))
+
+
+def power(rank: int, world_size: int) -> dict[str, Tensor]:
+    """What a head takes from the tokens before it learns."""
+    torch.manual_seed(0)
+    encoder = LaBraM(SIGNAL, patch_samples=20, conv_channels=2, depth=1, n_heads=2).eval()
+    head = PowerReadout(encoder, SIGNAL, 1, n_components=3, over_channels="concat")
+    batches = [cut_short(share(global_batch(seed), rank, world_size)) for seed in range(3)]
+    with torch.no_grad():
+        head.start(encoder, lambda: ((batch, encoder(batch)) for batch in batches))
+    return {"plane": head.axes @ head.axes.T, "centre": head.centre, "scale": head.scale}
 
 
 def masked_codes(rank: int, world_size: int) -> dict[str, Tensor]:
@@ -190,6 +201,7 @@ if __name__ == "__main__":
     found = {
         "contrastive": contrastive(rank, world_size),
         "supervised": supervised(rank, world_size),
+        "power": power(rank, world_size),
         "masked_codes": masked_codes(rank, world_size),
         "jepa": jepa(rank, world_size),
         "masked_windows": masked_windows(rank, world_size),

@@ -1,0 +1,138 @@
+"""One linear layer on the log power of the tokens' principal components, of every channel or of left against right."""
+
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from cerebro.encoders.base import Encoder
+from cerebro.errors import ConfigError
+from cerebro.nn.attention import EPS
+from cerebro.nn.pooling import log_power, mean_of
+from cerebro.nn.processes import sum_over_processes
+from cerebro.readouts.base import FEWEST_FOR_POWER, Readout
+from cerebro.readouts.by_name import ByName
+from cerebro.signal import EEGBatch, SignalSpec
+
+SMALLEST_SCALE = 1e-6  # of a feature, below which it is taken to be constant over the training samples
+
+
+class PowerReadout(Readout):
+    """Principal components of the tokens, the logarithm of their power over time, standardised; Dropout, Linear.
+
+    For effects on the power of rhythms, when people are few. The components are those of the training samples, found
+    without a label: eigenvectors of the mean over samples and channels of the tokens' covariance over time, each with a
+    trace of 1 (principal component analysis: Pearson 1901, doi:10.1080/14786440109462720). Tokens of pieces of a
+    rhythm span planes that these axes find, so that a feature is the power of few rhythms instead of a mixture of all.
+    Variance over time and its logarithm are those of common spatial patterns (`cerebro.nn.pooling.log_power`), in
+    absolute units also where the encoder standardises channels. Features are standardised over the training samples
+    instead of a LayerNorm over features, which would take away how strong an effect is in a person.
+
+    Parameters
+    ----------
+    encoder, signal
+        What it reads from.
+    n_outputs : int
+        Outputs O.
+    n_components : int
+        Components K, from 1 to the width of a token.
+    over_channels : {"asymmetry", "concat", "mean"}
+        ``asymmetry``: right minus left of every homologous pair, side by side. ``concat``: all channels side by side,
+        in the order of the encoder. Both count what a recording lacks as average. ``mean``: over channels.
+    dropout : float
+        Dropout before the linear layer, in [0, 1).
+
+    Raises
+    ------
+    ConfigError
+        If there are not so many components, or no two channels are homologous and their asymmetry is asked for.
+    """
+
+    fewest_tokens = FEWEST_FOR_POWER
+    starts_from_tokens = True
+    axes: Tensor
+    centre: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        signal: SignalSpec,
+        n_outputs: int,
+        n_components: int = 16,
+        over_channels: Literal["asymmetry", "concat", "mean"] = "asymmetry",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(encoder, signal, n_outputs)
+        if not 1 <= n_components <= encoder.d_model:
+            raise ConfigError(
+                f"n_components={n_components} must be from 1 to {encoder.d_model}, the width of a token; change "
+                "n_components of the readout."
+            )
+        self.by_name = None if over_channels == "mean" else ByName(encoder.signal.channels, over_channels)
+        n_places = 1 if self.by_name is None else self.by_name.n_places
+        self.register_buffer("axes", torch.eye(encoder.d_model)[:, :n_components].contiguous())
+        self.register_buffer("centre", torch.zeros(n_places, n_components))
+        self.register_buffer("scale", torch.ones(n_places, n_components))
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(n_places * n_components, n_outputs)
+        nn.init.trunc_normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+
+    @torch.no_grad()
+    def start(self, encoder: Encoder, batches: Callable[[], Iterable[tuple[EEGBatch, Tensor]]]) -> None:
+        """Find the axes, then mean and standard deviation of every feature, in two passes over the training tokens.
+
+        Of several processes each looks at its share, and all take what all have seen.
+        """
+        device, width = self.axes.device, self.axes.shape[0]
+        covariance = torch.zeros(width, width, dtype=torch.float64, device=device)
+        for batch, tokens in batches():
+            covariance += _covariance(tokens, encoder.valid(batch))
+        covariance = sum_over_processes(covariance)
+        _, vectors = torch.linalg.eigh(covariance.cpu())  # ascending, and the same on every device
+        largest = vectors.flip(1)[:, : self.axes.shape[1]]
+        self.axes.copy_(largest)
+        sums = torch.zeros(3, *self.centre.shape, dtype=torch.float64, device=device)
+        for batch, tokens in batches():
+            features, known = self._features(encoder, batch, tokens)
+            values, weight = features.double(), known[..., None].double()
+            sums += torch.stack([(weight * values**power).sum(dim=0) for power in (0, 1, 2)])
+        n, total, squares = sum_over_processes(sums)
+        mean = total / n.clamp(min=1)
+        deviation = (squares / n.clamp(min=1) - mean**2).clamp(min=0).sqrt()
+        self.centre.copy_(mean)
+        self.scale.copy_(torch.where(deviation > SMALLEST_SCALE, deviation, 1.0))
+
+    def forward(
+        self, encoder: Encoder, batch: EEGBatch, tokens: Float[Tensor, "B C N D"] | None = None
+    ) -> Float[Tensor, "B O"]:
+        """Outputs, one row per sample."""
+        tokens = encoder(batch) if tokens is None else tokens
+        features, known = self._features(encoder, batch, tokens)
+        standardised = ((features - self.centre) / self.scale).masked_fill(~known[..., None], 0.0)
+        outputs: Tensor = self.head(self.dropout(standardised.flatten(1)))
+        return outputs
+
+    def _features(
+        self, encoder: Encoder, batch: EEGBatch, tokens: Float[Tensor, "B C N D"]
+    ) -> tuple[Float[Tensor, "B S K"], Bool[Tensor, "B S"]]:
+        """Log power of the components by place, and which places a sample has."""
+        valid = encoder.valid(batch)
+        with torch.autocast(tokens.device.type, enabled=False):  # powers of a rounded sum are no powers of the parts
+            power = log_power(tokens.float() @ self.axes, valid, encoder.token_scale(batch))
+        present = valid.any(dim=2)
+        if self.by_name is not None:
+            return self.by_name(encoder, batch, power, present)
+        return mean_of(power, present)[:, None], present.any(dim=1, keepdim=True)
+
+
+def _covariance(tokens: Float[Tensor, "B C N D"], valid: Bool[Tensor, "B C N"]) -> Float[Tensor, "D D"]:
+    """Sum over samples and channels of the covariance over time of the valid tokens, each divided by its trace."""
+    tokens = tokens.float()
+    apart = (tokens - mean_of(tokens, valid)[..., None, :]).masked_fill(~valid[..., None], 0.0)
+    trace = apart.square().sum(dim=(2, 3), keepdim=True)
+    rows = (apart / trace.clamp(min=EPS).sqrt()).flatten(0, 2)
+    return (rows.T @ rows).double()
