@@ -271,7 +271,7 @@ def test_a_checkpoint_of_another_encoder_or_ratio_than_its_config_says_now_is_re
 
 
 MISTAKES = [
-    (["--freeze-backbone", "maybe"], ["freeze-backbone: found maybe, expected bool"]),
+    (["--freeze-backbone", "maybe"], ["freeze-backbone: found maybe, expected true or false"]),
     (
         ["--freeze-backbone", "true", "--model.freeze_encoder", "false"],
         ["the command line gives --freeze-backbone true and --model.freeze_encoder false", "leave one of them out"],

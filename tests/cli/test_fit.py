@@ -84,7 +84,9 @@ MISTAKES = [
     (["--model.encoder.init_args.d_modl", "3"], "d_modl is unknown"),
     (["--config", "absent.yaml"], "config absent.yaml not found"),
     (["--ckpt_path", "absent.ckpt"], "checkpoint absent.ckpt not found"),
-    (["--monitor_mode", "up"], "monitor_mode"),
+    (["--monitor_mode", "up"], "monitor_mode: found up, expected min or max"),
+    (["--trainer.precision", "x"], "trainer.precision: found x, expected 32-true or bf16-mixed"),
+    (["--mlflow.enabled", "3"], "mlflow.enabled: found 3, expected true or false"),
 ]
 
 

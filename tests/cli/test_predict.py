@@ -173,7 +173,35 @@ def test_a_primary_file_gives_what_the_raw_recordings_give(there: Path, tmp_path
     for person in a:
         assert a[person]["probability"] == pytest.approx(b[person]["probability"], abs=1e-3)
     assert "very bytes" in json.dumps(a)
-    assert "has seen a participant of this id" in json.dumps(b)
+    assert "very bytes" in json.dumps(b)
+
+
+def test_a_raw_recording_that_the_model_was_trained_on_is_known_by_its_bytes_under_any_name(
+    there: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    split = np.load("outputs/recording/predictions_val.npz")["participant"]
+    validated = str(split[0]).removeprefix("primary:")
+    trained = next(f"sub-{n:02d}" for n in range(N_PEOPLE) if f"primary:sub-{n:02d}" not in set(split))
+    for person, what in ((trained, "trained on"), (validated, "validated on")):
+        (tmp_path / "newcomer.fif").write_bytes(Path(f"raw/{person}_eeg.fif").read_bytes())
+        assert run("predict", "outputs/recording/model", tmp_path / "newcomer.fif") == 0
+        assert f"the model was {what} a recording of these very bytes" in capsys.readouterr().out
+    write_fif(tmp_path / "newcomer.fif", signal_of(99, True))
+    assert run("predict", "outputs/recording/model", tmp_path / "newcomer.fif") == 0
+    said = capsys.readouterr().out
+    assert "very bytes" not in said
+    assert "has seen a participant of this id" not in said
+
+
+def test_a_new_recording_of_a_participant_who_trained_the_model_is_known_by_the_id(
+    there: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_fif(tmp_path / "sub-03_eeg.fif", signal_of(99, True))
+    who = ["--participant-from", r"(sub-\d+)"]
+    assert run("predict", "outputs/recording/model", tmp_path / "sub-03_eeg.fif", *who) == 0
+    said = capsys.readouterr().out
+    assert "the model has seen a participant of this id; is this a new person?" in said
+    assert "very bytes" not in said
 
 
 def test_tables_and_a_picture_say_what_the_line_says(

@@ -1,6 +1,7 @@
 """`cerebro process-primary` and `cerebro process`: files, order, labels, store, and what is refused in one line."""
 
 import datetime
+import hashlib
 import json
 import os
 import shutil
@@ -179,6 +180,9 @@ def test_the_store_says_how_it_was_made_and_has_the_labels_of_people_and_recordi
     assert kept["data_hash"] == store.data_hash
     assert kept["label"]["values"] == ["bad", "good"]
     assert Processing.from_plain(kept["processing"]) == Processing(channels=CHANNELS)
+    raw = {hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in Path("raw").rglob("*.edf")}
+    assert set(kept["sources"].values()) == raw
+    assert set(kept["sources"]) == set(store.recordings["key"])
     assert store.participants["remission"].to_dict() == {"p10": 1.0, "p2": 0.0, "p3": 1.0, "p4": 0.0}
     assert store.recordings["label/closed"].tolist() == [0.0, 1.0] * 4
     table, _ = ChannelSequences(labels=("closed",)).table(store)

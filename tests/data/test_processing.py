@@ -4,9 +4,10 @@ import dataclasses
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from cerebro.data.processing import Processing, data_set_name, processing_of, write_processing
+from cerebro.data.processing import Processing, data_set_name, processing_of, sources_of, write_processing
 from cerebro.errors import ConfigError, DataError
 from cerebro.files import write_json
 
@@ -80,11 +81,17 @@ def test_names_hold_no_letter_that_a_path_or_a_glob_reads_otherwise() -> None:
 def test_what_made_a_store_is_read_back_and_refused_for_other_data(tmp_path: Path) -> None:
     assert processing_of(tmp_path) == {}
     write_json(tmp_path / "manifest.json", {"data_hash": "abc"})
-    write_processing(tmp_path, "abc", Processing(channels=("Cz",)), "remission", ("no", "yes"))
+    write_processing(
+        tmp_path, "abc", Processing(channels=("Cz",)), "remission", ("no", "yes"), {"a_run-1": "0123456789abcdef"}
+    )
     found = processing_of(tmp_path)
     assert Processing.from_plain(found["processing"]) == Processing(channels=("Cz",))
     assert found["label"] == {"column": "remission", "values": ["no", "yes"]}
     assert found["data_hash"] == "abc"
+    rows = pd.DataFrame({"key": ["a_run-1", "b_run-1"], "source_sha256": ["f" * 64, ""]})
+    assert sources_of(tmp_path, rows) == {"f" * 16: "a_run-1", "0123456789abcdef": "a_run-1"}
+    assert sources_of(tmp_path, rows[1:]) == {}
     write_json(tmp_path / "manifest.json", {"data_hash": "other"})
     with pytest.raises(DataError, match="speaks of other data"):
         processing_of(tmp_path)
+    assert sources_of(tmp_path, rows) == {"f" * 16: "a_run-1"}

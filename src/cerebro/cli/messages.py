@@ -54,10 +54,21 @@ def one_line(verb: str, message: str, keys: Iterable[str], classes: Iterable[str
     if found := re.search(r'Parser key "[^"]+": Expected an? ([^"]+?)\. Got value: (.+)$', flat):
         expected, value = found.groups()
         key = ".".join(places)
-        return f"{key}: found {value[:120]}, expected {expected}; mend the config{_typed(verb, places, key)}."
+        return (
+            f"{key}: found {value[:120]}, expected {_in_words(expected)}; mend the config{_typed(verb, places, key)}."
+        )
     if found := re.search(r"(?:(?:File|Path) does not exist|Path is not a file): '?([^']+)'?", flat):
         return f"config {found.group(1)} not found; check the path (paths in a YAML are relative to that file)."
     return f"{_shortened(flat)} (cerebro {verb} --help lists the keys)."
+
+
+def _in_words(expected: str) -> str:
+    """What a YAML would hold, for a type whose name does not say it."""
+    if expected == "bool":
+        return "true or false"
+    if choices := re.fullmatch(r"Literal\[('[^']*'(?:, '[^']*')*)\]", expected):
+        return " or ".join(re.findall(r"'([^']*)'", choices.group(1)))
+    return expected
 
 
 def _unknown(verb: str, key: str, keys: Iterable[str]) -> str:

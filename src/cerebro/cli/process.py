@@ -77,7 +77,7 @@ def _make_store(recordings: Recordings, made: Primary, store: Path, jobs: int) -
         raise DataError(f"store {store} lacks {report.failed} recordings of {made.path} ({first[0]}: {first[1]}).")
     data_hash = Store.open(store).data_hash
     label = label_content(recordings.label)
-    write_processing(store, data_hash, made.plan, label["column"], label["values"])
+    write_processing(store, data_hash, made.plan, label["column"], label["values"], made.sources)
     print(f"store {store} is ready: data hash {data_hash[:12]}")
 
 

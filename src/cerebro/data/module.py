@@ -20,6 +20,7 @@ from cerebro.data.loader import BatchLoader, BatchMaker
 from cerebro.data.mixture import Mixture, normalised, open_store, participant_keys
 from cerebro.data.mixture_order import MixtureOrder, mixed_pairs, mixed_windows
 from cerebro.data.mixture_split import sides_of
+from cerebro.data.processing import sources_of
 from cerebro.data.sampling import Codes, FixedOrder, Order, PairedOrder, ShuffledOrder, evenly_spaced
 from cerebro.data.sequences import reader_of
 from cerebro.data.shuffled_pairs import without_moments
@@ -198,14 +199,14 @@ class EEGData(LightningDataModule):
         return tuple(sorted(keys[row] for row in self._people_of(stage)))
 
     def recordings(self, stage: Stage) -> dict[str, str]:
-        """Hash of the source (SHA-256, 16 digits) -> key, of every recording of the participants of a side.
+        """Hash of a source (SHA-256, 16 digits) -> key, of every recording of the participants of a side.
 
-        Recordings without a window count too: by any of them a person is known who has another name elsewhere.
+        Recordings without a window count too: by any of them a person is known who has another name elsewhere. Where
+        windows were cut from raw files (`cerebro.data.processing`), the hashes of those count as well.
         """
         store = self.store
         mine = store.recordings[np.isin(store.index["participant"], self._people_of(stage))]
-        pairs = zip(mine["source_sha256"].astype(str), mine["key"].astype(str), strict=True)
-        return {digest[:16]: key for digest, key in pairs if digest}
+        return sources_of(store.path, mine)
 
     def participant_keys(self) -> tuple[str, ...]:
         """``corpus:participant`` by row of the participants table, as ``EEGBatch.participant`` counts."""

@@ -6,7 +6,7 @@ windowed intermediate under ``interim/windowed/``, the data set and its report u
 
 import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from cerebro.data.pace import Pace
 from cerebro.data.primary_pieces import WindowedRecipe, WindowedRecord, read_record, remove_stale, windowed_code
 from cerebro.data.primary_report import PrimaryReport, make_report
 from cerebro.data.primary_table import FIXED, Run, write_table
-from cerebro.data.processing import Processing, data_set_name
+from cerebro.data.processing import DIGITS, Processing, data_set_name
 from cerebro.data.readers.base import Entry, Finding
 from cerebro.data.readers.folder import Folder
 from cerebro.data.shards import full_disk_in_one_line
@@ -77,6 +77,8 @@ class Primary:
         Reference of the windows, ``unknown`` where recordings differ.
     report : PrimaryReport
         What was counted.
+    sources : mapping of str to str
+        Recording of the data set, such as ``sub-01_run-2`` -> hash of its raw file (SHA-256, 16 digits).
     """
 
     path: Path
@@ -86,6 +88,7 @@ class Primary:
     runs: tuple[Run, ...]
     reference: str
     report: PrimaryReport
+    sources: Mapping[str, str]
 
 
 def make_primary(source: PrimarySource, out: Path, jobs: int = 1) -> Primary:
@@ -128,7 +131,11 @@ def make_primary(source: PrimarySource, out: Path, jobs: int = 1) -> Primary:
         report = _report(path.relative_to(out), source.label, plan, runs, used, findings)
         write_json(path.with_name(f"{name}_primary_report.json"), report.content())
         reference = references.pop() if len(references) == 1 else "unknown"
-        return Primary(path, name, digest, plan, tuple(runs), reference, report)
+        sources = {
+            f"{run.participant}_run-{run.number}": record.source_sha256[:DIGITS]
+            for run, record in zip(runs, used, strict=True)
+        }
+        return Primary(path, name, digest, plan, tuple(runs), reference, report, sources)
 
 
 def _run_numbers(entries: Sequence[Entry], numbers_runs: bool) -> dict[str, int]:

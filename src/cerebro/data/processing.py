@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import pandas as pd
+
 from cerebro.data.preprocess import NARROWEST_TRANSITION_HZ, Preprocessing
 from cerebro.dsp.filters import lowpass_transition_hz
 from cerebro.errors import ConfigError, DataError, check_positive
@@ -15,6 +17,7 @@ from cerebro.montage import Montage, hbn_129, read_asa, standard_1005
 
 MONTAGES = {"standard_1005": standard_1005, "hbn_129": hbn_129}
 PROCESSING_FILE = "processing.json"  # of a store
+DIGITS = 16  # of a SHA-256 that names a source
 LONGEST_NAME = 120  # letters of a channel list in the name of a file, of which a file system takes 255 in all
 
 
@@ -205,7 +208,7 @@ def data_set_name(window_s: float, channels: Sequence[str]) -> str:
 
 
 def processing_of(store: Path) -> dict[str, Any]:
-    """What made a store of a primary data set: ``data_hash, processing, label``; ``{}`` for any other store.
+    """What made a store of a primary data set: ``data_hash, processing, label, sources``; ``{}`` for any other store.
 
     Raises
     ------
@@ -225,7 +228,39 @@ def processing_of(store: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def write_processing(store: Path, data_hash: str, plan: Processing, column: str, values: Sequence[str]) -> None:
-    """Keep beside a store how its windows were made; ``values`` are the names of label 0 and 1, empty without one."""
+def write_processing(
+    store: Path, data_hash: str, plan: Processing, column: str, values: Sequence[str], sources: Mapping[str, str]
+) -> None:
+    """Keep beside a store how its windows were made.
+
+    Parameters
+    ----------
+    column, values
+        Where the label stands, and the names of label 0 and 1, empty without one.
+    sources : mapping of str to str
+        Recording of the store -> hash of the raw file that it was made of (SHA-256, 16 digits).
+    """
     label = {"column": column, "values": list(values)}
-    write_json(store / PROCESSING_FILE, {"data_hash": data_hash, "processing": plan.plain(), "label": label})
+    content = {"data_hash": data_hash, "processing": plan.plain(), "label": label, "sources": dict(sources)}
+    write_json(store / PROCESSING_FILE, content)
+
+
+def sources_of(store: Path, recordings: pd.DataFrame) -> dict[str, str]:
+    """Hash (SHA-256, 16 digits) of the source of recordings -> recording.
+
+    Of a primary data set both the file of windows and the raw files that they were cut from count.
+
+    Parameters
+    ----------
+    store : Path
+    recordings : DataFrame
+        Rows of the store's table of recordings, with ``key`` and ``source_sha256``.
+    """
+    pairs = zip(recordings["source_sha256"].astype(str), recordings["key"].astype(str), strict=True)
+    found = {digest[:DIGITS]: key for digest, key in pairs if digest}
+    try:
+        raw: dict[str, str] = processing_of(store).get("sources", {})
+    except DataError:  # it is of other data
+        return found
+    there = set(found.values())
+    return found | {digest: key for key, digest in raw.items() if key in there}
