@@ -11,6 +11,7 @@ from torch import Tensor
 from cerebro.nn.pooling import (
     VARIANCE_FLOOR,
     AttentionPooling,
+    apart_from_mean,
     by_channel,
     log_mean_probability,
     log_power,
@@ -43,6 +44,32 @@ def test_means_and_deviations_are_those_of_the_valid_items_alone(case: tuple[Ten
         torch.testing.assert_close(both[at], torch.cat([expected, deviation]), rtol=1e-4, atol=1e-5)
         power = deviation.log() + math.log(3.0) if len(some) else deviation
         torch.testing.assert_close(log_power(items, valid, torch.full(valid.shape[:2], 3.0))[at], power)
+
+
+@settings(max_examples=40)
+@given(padded_items(), st.integers(0, 6))
+def test_power_within_segments_is_that_of_a_loop_over_them(case: tuple[Tensor, Tensor], segment: int) -> None:
+    items, valid = case
+    apart = apart_from_mean(items, valid, segment)
+    power = log_power(items, valid, torch.ones(valid.shape[:2]), segment)
+    for at in map(tuple, torch.cartesian_prod(*map(torch.arange, valid.shape[:2])).reshape(-1, 2).tolist()):
+        pieces = zip(items[at].split(segment or 99), valid[at].split(segment or 99), strict=True)
+        each = [some[there] - some[there].mean(dim=0) for some, there in pieces if bool(there.any())]
+        expected = torch.cat(each) if each else torch.zeros(0, 5)
+        torch.testing.assert_close(apart[at][valid[at]], expected, rtol=1e-4, atol=1e-5)
+        assert not apart[at][~valid[at]].any()
+        if each:
+            variance = expected.square().mean(dim=0)
+            torch.testing.assert_close(power[at], 0.5 * (variance + VARIANCE_FLOOR).log(), rtol=1e-4, atol=1e-4)
+
+
+def test_power_within_segments_leaves_out_a_drift_between_them() -> None:
+    rhythm = torch.tensor([1.0, -1.0]).repeat(8)[None, :, None]
+    drift = torch.arange(4.0).repeat_interleave(4)[None, :, None]
+    valid, scale = torch.ones(1, 16, dtype=torch.bool), torch.ones(1)
+    within = log_power(rhythm + 10 * drift, valid, scale, 4)
+    torch.testing.assert_close(within, log_power(rhythm, valid, scale))
+    assert float(log_power(rhythm + 10 * drift, valid, scale) - within) > 2
 
 
 @settings(max_examples=40)

@@ -20,6 +20,7 @@ from cerebro.signal import EEGBatch, SignalSpec
 
 K = 5
 WAYS = ("asymmetry", "concat", "mean")
+SEGMENT = 4  # tokens, of 10 and 20 that a sample has
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +41,7 @@ def labram(signal: SignalSpec) -> Encoder:
 
 def started(encoder: Encoder, batches: list[tuple[EEGBatch, Tensor]], way: str = "concat", k: int = K) -> PowerReadout:
     torch.manual_seed(1)
-    readout = PowerReadout(encoder, encoder.signal, 3, n_components=k, over_channels=way).eval()  # type: ignore[arg-type]
+    readout = PowerReadout(encoder, encoder.signal, 3, n_components=k, over_channels=way, segment_tokens=SEGMENT).eval()  # type: ignore[arg-type]
 
     def again() -> Iterable[tuple[EEGBatch, Tensor]]:
         yield from batches
@@ -54,9 +55,16 @@ def tokens_of(encoder: Encoder, *batches: EEGBatch) -> list[tuple[EEGBatch, Tens
         return [(batch, encoder(batch)) for batch in batches]
 
 
+def within_segments(tokens: Any) -> np.ndarray[Any, Any]:
+    """Tokens (B, C, N, D) minus the mean of their segment."""
+    starts = range(0, tokens.shape[2], SEGMENT)
+    parts = [np.asarray(tokens[:, :, start : start + SEGMENT], np.float64) for start in starts]
+    return np.concatenate([part - part.mean(axis=2, keepdims=True) for part in parts], axis=2)
+
+
 def powers_by_hand(tokens: Tensor, axes: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Half the logarithm of the variance along each axis, (B, C, K)."""
-    return np.asarray(0.5 * np.log((tokens.double().numpy() @ axes).var(axis=2) + 1e-5))
+    return np.asarray(0.5 * np.log(((within_segments(tokens) @ axes) ** 2).mean(axis=2) + 1e-5))
 
 
 def test_axes_are_the_principal_components_of_the_training_tokens_and_features_are_standardised(
@@ -66,7 +74,7 @@ def test_axes_are_the_principal_components_of_the_training_tokens_and_features_a
     seen = tokens_of(encoder, toy_eeg(6, 0), toy_eeg(5, 1))
     readout = started(encoder, seen)
     tokens = torch.cat([each for _, each in seen]).double().numpy()
-    each = [np.cov(tokens[b, c].T) for b in range(11) for c in range(6)]
+    each = [one.T @ one for one in within_segments(tokens).reshape(66, -1, encoder.d_model)]
     values, vectors = np.linalg.eigh(np.mean([one / np.trace(one) for one in each], axis=0))
     expected = vectors[:, np.argsort(values)[::-1][:K]]
     axes = readout.axes.double().numpy()
@@ -198,7 +206,7 @@ def test_a_state_dict_makes_another_head_equal(toy_signal: SignalSpec, toy_eeg: 
     encoder, batch = mamba(toy_signal), toy_eeg(4)
     first, second = (
         started(encoder, tokens_of(encoder, batch)),
-        PowerReadout(encoder, toy_signal, 3, K, "concat").eval(),
+        PowerReadout(encoder, toy_signal, 3, K, "concat", SEGMENT).eval(),
     )
     with torch.no_grad():
         assert not torch.allclose(first(encoder, batch), second(encoder, batch))
@@ -210,6 +218,8 @@ def test_what_cannot_be_is_refused_in_one_line(toy_signal: SignalSpec) -> None:
     encoder = mamba(toy_signal)
     with pytest.raises(ConfigError, match=r"n_components=17 must be from 1 to 16, the width of a token"):
         PowerReadout(encoder, toy_signal, 2, n_components=17)
+    with pytest.raises(ConfigError, match=r"segment_tokens=1 leaves no variance; set it to 2 or more, or 0"):
+        PowerReadout(encoder, toy_signal, 2, segment_tokens=1)
     with pytest.raises(ConfigError, match=r"n_components=0 must be from 1 to 16"):
         PowerReadout(encoder, toy_signal, 2, n_components=0)
     nameless = mamba(replace(toy_signal, channels=tuple(f"E{number}" for number in range(1, 7))))

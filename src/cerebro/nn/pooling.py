@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
@@ -34,19 +35,32 @@ def mean_and_deviation(items: Float[Tensor, "*A M D"], valid: Bool[Tensor, "*A M
     return both.masked_fill(~valid.any(dim=-1, keepdim=True), 0.0)
 
 
+def apart_from_mean(
+    items: Float[Tensor, "*A M D"], valid: Bool[Tensor, "*A M"], segment: int = 0
+) -> Float[Tensor, "*A M D"]:
+    """Items minus the mean of the valid ones, or of those in their segment of so many items; zero where not valid."""
+    if not 0 < segment < items.shape[-2]:
+        return (items - mean_of(items, valid)[..., None, :]).masked_fill(~valid[..., None], 0.0)
+    n_items = items.shape[-2]
+    n_more = -n_items % segment
+    parts = rearrange(F.pad(items, (0, 0, 0, n_more)), "... (g m) d -> ... g m d", m=segment)
+    are_valid = rearrange(F.pad(valid, (0, n_more)), "... (g m) -> ... g m", m=segment)
+    return rearrange(apart_from_mean(parts, are_valid), "... g m d -> ... (g m) d")[..., :n_items, :]
+
+
 def log_power(
-    items: Float[Tensor, "*A M D"], valid: Bool[Tensor, "*A M"], scale: Float[Tensor, "*A"]
+    items: Float[Tensor, "*A M D"], valid: Bool[Tensor, "*A M"], scale: Float[Tensor, "*A"], segment: int = 0
 ) -> Float[Tensor, "*A D"]:
     """Half the logarithm of the variance of the valid ones of M items, as if they had been multiplied by ``scale``.
+
+    With ``segment`` above 0 the variance is that within segments of so many items, over all of them.
 
     Variance over time, then a logarithm, is how power leaves a filter bank in EEG (common spatial patterns: Ramoser,
     Mueller-Gerking & Pfurtscheller 2000, doi:10.1109/86.895946; networks: Schirrmeister et al. 2017,
     doi:10.1002/hbm.23730). One item has no variance and gives the logarithm of the root of ``VARIANCE_FLOOR``; zeros
     where no item is valid. Float32 whatever the items are.
     """
-    items = items.float()
-    mean = mean_of(items, valid)
-    variance = mean_of((items - mean[..., None, :]).square(), valid)
+    variance = mean_of(apart_from_mean(items.float(), valid, segment).square(), valid)
     power = 0.5 * (variance + VARIANCE_FLOOR).log() + scale.float().log()[..., None]
     return power.masked_fill(~valid.any(dim=-1, keepdim=True), 0.0)
 

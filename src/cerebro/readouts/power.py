@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cerebro.encoders.base import Encoder
 from cerebro.errors import ConfigError
 from cerebro.nn.attention import EPS
-from cerebro.nn.pooling import log_power, mean_of
+from cerebro.nn.pooling import apart_from_mean, log_power, mean_of
 from cerebro.nn.processes import sum_over_processes
 from cerebro.readouts.base import FEWEST_FOR_POWER, Readout
 from cerebro.readouts.by_name import ByName
@@ -41,13 +41,17 @@ class PowerReadout(Readout):
     over_channels : {"asymmetry", "concat", "mean"}
         ``asymmetry``: right minus left of every homologous pair, side by side. ``concat``: all channels side by side,
         in the order of the encoder. Both count what a recording lacks as average. ``mean``: over channels.
+    segment_tokens : int
+        Power is the variance within segments of so many tokens (32 of a quarter of a second are 8 s), so that drifts
+        and the rise and fall of a rhythm over minutes take no part; 0 = that over the whole sample.
     dropout : float
         Dropout before the linear layer, in [0, 1).
 
     Raises
     ------
     ConfigError
-        If there are not so many components, or no two channels are homologous and their asymmetry is asked for.
+        If there are not so many components, a segment has a single token, or no two channels are homologous and their
+        asymmetry is asked for.
     """
 
     fewest_tokens = FEWEST_FOR_POWER
@@ -63,9 +67,14 @@ class PowerReadout(Readout):
         n_outputs: int,
         n_components: int = 16,
         over_channels: Literal["asymmetry", "concat", "mean"] = "asymmetry",
+        segment_tokens: int = 32,
         dropout: float = 0.0,
     ) -> None:
         super().__init__(encoder, signal, n_outputs)
+        if segment_tokens < 0 or segment_tokens == 1:
+            raise ConfigError(
+                f"segment_tokens={segment_tokens} leaves no variance; set it to 2 or more, or 0 for the whole sample."
+            )
         if not 1 <= n_components <= encoder.d_model:
             raise ConfigError(
                 f"n_components={n_components} must be from 1 to {encoder.d_model}, the width of a token; change "
@@ -76,6 +85,7 @@ class PowerReadout(Readout):
         self.register_buffer("axes", torch.eye(encoder.d_model)[:, :n_components].contiguous())
         self.register_buffer("centre", torch.zeros(n_places, n_components))
         self.register_buffer("scale", torch.ones(n_places, n_components))
+        self.segment_tokens = segment_tokens
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(n_places * n_components, n_outputs)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
@@ -90,7 +100,7 @@ class PowerReadout(Readout):
         device, width = self.axes.device, self.axes.shape[0]
         covariance = torch.zeros(width, width, dtype=torch.float64, device=device)
         for batch, tokens in batches():
-            covariance += _covariance(tokens, encoder.valid(batch))
+            covariance += _covariance(tokens, encoder.valid(batch), self.segment_tokens)
         covariance = sum_over_processes(covariance)
         _, vectors = torch.linalg.eigh(covariance.cpu())  # ascending, and the same on every device
         largest = vectors.flip(1)[:, : self.axes.shape[1]]
@@ -122,17 +132,16 @@ class PowerReadout(Readout):
         """Log power of the components by place, and which places a sample has."""
         valid = encoder.valid(batch)
         with torch.autocast(tokens.device.type, enabled=False):  # powers of a rounded sum are no powers of the parts
-            power = log_power(tokens.float() @ self.axes, valid, encoder.token_scale(batch))
+            power = log_power(tokens.float() @ self.axes, valid, encoder.token_scale(batch), self.segment_tokens)
         present = valid.any(dim=2)
         if self.by_name is not None:
             return self.by_name(encoder, batch, power, present)
         return mean_of(power, present)[:, None], present.any(dim=1, keepdim=True)
 
 
-def _covariance(tokens: Float[Tensor, "B C N D"], valid: Bool[Tensor, "B C N"]) -> Float[Tensor, "D D"]:
+def _covariance(tokens: Float[Tensor, "B C N D"], valid: Bool[Tensor, "B C N"], segment: int) -> Float[Tensor, "D D"]:
     """Sum over samples and channels of the covariance over time of the valid tokens, each divided by its trace."""
-    tokens = tokens.float()
-    apart = (tokens - mean_of(tokens, valid)[..., None, :]).masked_fill(~valid[..., None], 0.0)
+    apart = apart_from_mean(tokens.float(), valid, segment)
     trace = apart.square().sum(dim=(2, 3), keepdim=True)
     rows = (apart / trace.clamp(min=EPS).sqrt()).flatten(0, 2)
     return (rows.T @ rows).double()
