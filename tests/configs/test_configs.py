@@ -223,9 +223,11 @@ def test_a_recipe_parses_and_its_configs_are_there(name: str) -> None:
 
 
 def out_of(name: str) -> str:
-    """Folder of the run that a config makes here: named by the phase where it is by the sizes, which are shrunk."""
-    folder: str = CONTENT[name].get("out", "outputs/{name}").replace("{pretrained}", "{name}")
-    return folder.replace("{model}", "{name}").replace("{name}", CONTENT[name]["model"]["name"])
+    """Folder of the run that a config makes here: named by the config where it is by the sizes, which are shrunk."""
+    folder: str = CONTENT[name].get("out", "outputs/{name}")
+    for sizes in ("{pretrained}", "{model}"):
+        folder = folder.replace(sizes, Path(name).stem)
+    return folder.replace("{name}", CONTENT[name]["model"]["name"])
 
 
 def shrunk(name: str, folder: Path) -> Path:

@@ -12,7 +12,7 @@ import cerebro.readouts  # registers every readout
 from cerebro.encoders.base import Encoder
 from cerebro.encoders.labram import LaBraM
 from cerebro.encoders.signal_jepa import SignalJEPA
-from cerebro.readouts import Contextual, LinearReadout, MLPReadout, PostLocal, PreLocal, Readout
+from cerebro.readouts import Contextual, LinearReadout, MLPReadout, PostLocal, PowerReadout, PreLocal, Readout
 from cerebro.signal import SignalSpec
 
 Build = Callable[[Encoder, SignalSpec, int], Readout]
@@ -28,6 +28,10 @@ EXAMPLES: dict[str, list[Build]] = {
         partial(MLPReadout, over_channels="concat", over_windows="vote"),
     ],
     "PostLocal": [PostLocal],
+    "PowerReadout": [
+        partial(PowerReadout, n_components=4, over_channels="concat", segment_tokens=0),
+        partial(PowerReadout, n_components=4, over_channels="mean", segment_tokens=0),
+    ],
     "PreLocal": [PreLocal],
 }
 
@@ -95,7 +99,7 @@ def test_tokens_handed_in_are_used_if_it_says_so(built: tuple[Encoder, Readout],
         tokens = encoder(batch)
         torch.testing.assert_close(readout(encoder, batch, tokens), readout(encoder, batch))
         if readout.reads_tokens:
-            changed = readout(encoder, batch, tokens + torch.randn(tokens.shape[-1]))
+            changed = readout(encoder, batch, tokens + torch.randn_like(tokens))
             assert not torch.allclose(changed, readout(encoder, batch))
 
 
