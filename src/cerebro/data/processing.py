@@ -262,5 +262,5 @@ def sources_of(store: Path, recordings: pd.DataFrame) -> dict[str, str]:
         raw: dict[str, str] = processing_of(store).get("sources", {})
     except DataError:  # it is of other data
         return found
-    there = set(found.values())
+    there = set(recordings["key"].astype(str))
     return found | {digest: key for key, digest in raw.items() if key in there}

@@ -36,7 +36,7 @@ class ByName:
         if over_channels == "asymmetry" and not pairs:
             raise ConfigError(
                 f"over_channels: asymmetry compares left with right, and no two of {', '.join(names[:9])} are "
-                "homologous; set over_channels to mean, attention or concat."
+                "homologous; set over_channels to mean or concat."
             )
         self.sides = [[names.index(name) for name in side] for side in zip(*pairs, strict=True)]  # left, right
         self.n_places = len(pairs) or len(names)
