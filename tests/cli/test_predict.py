@@ -83,9 +83,12 @@ def write_fif(path: Path, eeg: npt.NDArray[np.float64], channels: tuple[str, ...
     return path
 
 
+AGAIN = "recording_seed_1"  # the model of the recordings once more, from another seed
+
+
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with raw recordings, their store and three models of it."""
+    """Folder with raw recordings, their store, three models of it, and one of these from another seed."""
     folder = tmp_path_factory.mktemp("predict")
     (folder / "raw").mkdir()
     rows = []
@@ -101,6 +104,8 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert run("process-primary", "--config", "processing.yaml") == 0
         for name in SOURCES:
             assert run("fit", "--config", f"{name}.yaml") == 0
+        named = ["--out", f"outputs/{AGAIN}", "--run_name", f"mine_{AGAIN}"]
+        assert run("fit", "--config", "recording.yaml", "--seed", 1, *named) == 0
     return folder
 
 
@@ -204,6 +209,35 @@ def test_a_new_recording_of_a_participant_who_trained_the_model_is_known_by_the_
     assert "very bytes" not in said
 
 
+def test_models_of_several_seeds_say_their_mean(
+    there: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = ["outputs/recording/model", f"outputs/{AGAIN}/model"]
+    raw = [f"raw/sub-{person:02d}_eeg.fif" for person in (0, 1)]
+    for number, model in enumerate(models):
+        assert run("predict", model, *raw, "--out", tmp_path / str(number)) == 0
+    capsys.readouterr()
+    assert run("predict", models[0], *raw, "--with", models[1], "--out", tmp_path / "both") == 0
+    lines = capsys.readouterr().out
+    assert all(f"{model}: remission (0 = ill, 1 = well)" in lines for model in models)
+    assert lines.count("of these very bytes") == len(raw), "both were trained on it, and it is said once"
+    one, two, both = (predicted(tmp_path / name) for name in ("0", "1", "both"))
+    windows = [pd.read_csv(tmp_path / name / "windows.tsv", sep="\t")["probability"] for name in ("0", "1", "both")]
+    assert windows[2].to_numpy() == pytest.approx(((windows[0] + windows[1]) / 2).to_numpy(), abs=1e-5)
+    for person, found in both.items():
+        assert one[person]["probability"] != pytest.approx(two[person]["probability"], abs=1e-6)
+        for what in ("probability", "channels"):
+            means = {name: (value + two[person][what][name]) / 2 for name, value in one[person][what].items()}
+            assert found[what] == pytest.approx(means, abs=1e-9)
+        moments = [
+            {(m["start_s"], m["end_s"]): m["change"] for m in each[person]["moments"]} for each in (one, two, both)
+        ]
+        assert moments[2] == pytest.approx({at: (moments[0][at] + moments[1][at]) / 2 for at in moments[0]}, abs=1e-9)
+    (other,) = json.loads((tmp_path / "both/predictions.json").read_text())["with"]
+    assert other["model"] == models[1]
+    assert len(other["weights_sha256"]) == 64
+
+
 def test_tables_and_a_picture_say_what_the_line_says(
     there: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -299,6 +333,9 @@ def test_mistakes_are_one_line(there: Path, tmp_path: Path, capsys: pytest.Captu
         ([model, recording, "--threshold", "2"], "threshold=2.0 must lie between 0 and 1"),
         ([model, recording, "--participant-from", "("], "no regular expression"),
         ([model, recording, "--processing", "absent.yaml"], "--processing absent.yaml not found"),
+        ([model, recording, "--with", model], f"--with {model} is given twice"),
+        ([model, recording, "--with", "outputs/windows/model"], "windows/model has another data.windows ("),
+        ([model, recording, "--with", "absent"], "checkpoint absent not found"),
         ([model], "RECORDING"),
         ([recording, recording], "more than tensors and plain values"),
     ]:

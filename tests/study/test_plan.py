@@ -14,7 +14,8 @@ OUT = Path("runs/tiny")
 
 @pytest.fixture
 def plan(write_recipe):
-    def make(variants=(), seeds=(), code_version="test", **changes):
+    def make(variants=(), seeds=(), code_version="test", recipe_seeds=(0,), **changes):
+        changes["seeds"] = list(recipe_seeds)
         return plan_study(read_recipe(write_recipe(**changes)), OUT, variants, seeds, code_version=code_version)
 
     return make
@@ -175,6 +176,22 @@ def test_chosen_variants_and_seeds_are_planned_alone(plan):
     made = plan(variants=["supervised"], seeds=[3, 4])
     assert {chain.variant for chain in made.chains} == {"supervised"}
     assert {run.seed for run in made.runs} == {3, 4}
+
+
+def test_an_ablation_with_seeds_of_its_own_runs_with_these_alone(plan):
+    ablations = {"once": {"only": ["challenge1"], "seeds": [4]}}
+    changes = {"ablations": ablations, "gains": None}
+    made = plan(**changes, recipe_seeds=[3, 4, 5])
+    assert [(chain.variant, chain.seed) for chain in made.chains] == [
+        ("full", 3),
+        ("full", 4),
+        ("once", 4),
+        ("full", 5),
+    ]
+    asked = plan(**changes, recipe_seeds=[3, 4, 5], seeds=[5])
+    assert [(chain.variant, chain.seed) for chain in asked.chains] == [("full", 5)]
+    with pytest.raises(ConfigError, match=r"--variant once runs with the seeds \[4\] .* add one of its seeds"):
+        plan(**changes, recipe_seeds=[3, 4, 5], seeds=[5], variants=["once"])
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from cerebro.training.prediction import (
     RecordingResult,
     by_person,
     classes_of,
+    mean_of_models,
     predict_recording,
 )
 from cerebro.training.profile import Profile
@@ -35,6 +36,7 @@ from cerebro.training.rows import layout_of
 from cerebro.training.tracking import MLflowKeys, fetch_model
 
 MOST_TOLD = 3  # channels and moments in a line
+LONGEST_VALUE = 120  # letters of a value in a message
 
 
 def predict(argv: list[str]) -> int:
@@ -44,12 +46,14 @@ def predict(argv: list[str]) -> int:
     options = _parser().parse_args(argv)
     check_between("threshold", options.threshold, 0, 1)
     files = files_of(options.recording)
-    model, plan, line = _load(options.model, options.uri)
+    models, plan, lines = _load_all([options.model, *options.others], options.uri)
+    model = models[0]
     if options.processing is not None:
         plan = _processing(options.processing)
     if len(model.classes) != 2 and options.threshold != 0.5:
         raise ConfigError(f"--threshold is for two classes, and the model tells {len(model.classes)}; leave it out.")
-    print(line)
+    for line in lines:
+        print(line)
     wanted = Wanted(
         plan=plan,
         channels=model.layout.channels or model.phase.signal.channels,
@@ -62,7 +66,7 @@ def predict(argv: list[str]) -> int:
             f"{options.model} does not know how its recordings were processed; add --processing FILE (the config of "
             "cerebro process-primary that made them), or give a primary Parquet file."
         )
-    results, problems = _predict_all(model, files, wanted)
+    results, problems = _predict_all(models, files, wanted)
     if not results:
         raise DataError(problems[0] if len(problems) == 1 else f"{problems[0]} ({len(problems) - 1} more like it)")
     people = by_person(results)
@@ -70,7 +74,7 @@ def predict(argv: list[str]) -> int:
         for text in _lines(person, model, options.threshold):
             print(text)
     if options.out is not None:
-        _write(options.out, people, model, options.threshold, options.model, problems)
+        _write(options.out, people, models, options.threshold, [options.model, *options.others], problems)
         print(f"{options.out} holds predictions.tsv, windows.tsv, predictions.json and a picture of every recording")
     for problem in problems:
         print(f"cerebro: {problem}", file=sys.stderr)
@@ -87,6 +91,7 @@ def _parser() -> VerbParser:
         epilog=(
             "examples: cerebro predict outputs/finetune/model recordings/sub-07.edf --out predictions\n"
             "          cerebro predict models:/mine@newest recordings/ --participant-from '(sub-[0-9]+)'\n"
+            "          cerebro predict seed0/model new/ --with seed1/model --with seed2/model\n"
             "          cerebro predict --config outputs/challenge1/config.yaml\n\n"
             "With --config the windows of a prepared store are predicted (cerebro validate --help lists its keys)."
         ),
@@ -96,6 +101,15 @@ def _parser() -> VerbParser:
     )
     parser.add_argument(
         "recording", type=Path, nargs="+", metavar="RECORDING", help="files that MNE reads, folders, primary Parquet"
+    )
+    parser.add_argument(
+        "--with",
+        dest="others",
+        action="append",
+        default=[],
+        metavar="MODEL",
+        help="another model of the same target, channels and processing, such as that of another seed; give it several "
+        "times for more: probabilities are the mean over the models",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for tables, JSON and pictures (none)")
     parser.add_argument(
@@ -113,6 +127,36 @@ def _parser() -> VerbParser:
         "--uri", "--mlflow.uri", default=MLflowKeys().uri, help=f"MLflow of models:/ addresses ({MLflowKeys().uri})"
     )
     return parser
+
+
+def _load_all(addresses: Sequence[str], uri: str) -> tuple[list[Model], Processing | None, list[str]]:
+    """Models whose probabilities are averaged, what their recordings went through, and a line on each."""
+    for number, address in enumerate(addresses):
+        if address in addresses[:number]:
+            raise ConfigError(f"--with {address} is given twice; its probability would count twice, so give it once.")
+    loaded = [_load(address, uri) for address in addresses]
+    (first, plan, _), *others = loaded
+    for address, (model, other_plan, _) in zip(addresses[1:], others, strict=True):
+        same = (
+            ("target", first.target, model.target),
+            ("classes", first.classes, model.classes),
+            ("channels", first.phase.signal.channels, model.phase.signal.channels),
+            ("sampling rate", first.phase.signal.sfreq, model.phase.signal.sfreq),
+            ("data.windows", first.layout, model.layout),
+            ("processing", plan, other_plan),
+        )
+        for what, mine, theirs in same:
+            if mine != theirs:
+                raise ConfigError(
+                    f"--with {address} has another {what} ({_short(theirs)}) than {addresses[0]} ({_short(mine)}); "
+                    "models of one kind are averaged, so leave it out."
+                )
+    return [model for model, _, _ in loaded], plan, [line for _, _, line in loaded]
+
+
+def _short(value: object) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]} ..."
 
 
 def _load(address: str, uri: str) -> tuple[Model, Processing | None, str]:
@@ -167,7 +211,9 @@ def _processing(path: Path) -> Processing:
     return read_processing("process-primary", path)[1]
 
 
-def _predict_all(model: Model, files: Sequence[Path], wanted: Wanted) -> tuple[list[RecordingResult], list[str]]:
+def _predict_all(
+    models: Sequence[Model], files: Sequence[Path], wanted: Wanted
+) -> tuple[list[RecordingResult], list[str]]:
     """Results of all recordings, and a line for each file or recording that gave none."""
     results: list[RecordingResult] = []
     problems: list[str] = []
@@ -177,7 +223,8 @@ def _predict_all(model: Model, files: Sequence[Path], wanted: Wanted) -> tuple[l
                 problems.append(problem)
             for recording in found:
                 try:
-                    results.append(predict_recording(model, recording, len(results)))
+                    said = [predict_recording(model, recording, len(results)) for model in models]
+                    results.append(mean_of_models(said))
                 except CerebroError as error:
                     problems.append(str(error))
             bar.update()
@@ -223,14 +270,24 @@ def _said(person: PersonResult, model: Model, threshold: float) -> str:
 
 
 def _write(
-    out: Path, people: Sequence[PersonResult], model: Model, threshold: float, address: str, problems: Sequence[str]
+    out: Path,
+    people: Sequence[PersonResult],
+    models: Sequence[Model],
+    threshold: float,
+    addresses: Sequence[str],
+    problems: Sequence[str],
 ) -> None:
     from cerebro.report.prediction import draw  # late: matplotlib
 
+    model = models[0]
     names = model.phase.signal.channels
     content = {
-        "model": address,
+        "model": addresses[0],
         "weights_sha256": model.stamp.weights_sha256,
+        "with": [
+            {"model": address, "weights_sha256": other.stamp.weights_sha256}
+            for address, other in zip(addresses[1:], models[1:], strict=True)
+        ],
         "target": model.target,
         "classes": list(model.classes),
         "threshold": threshold,

@@ -65,7 +65,7 @@ class PowerReadout(Readout):
         encoder: Encoder,
         signal: SignalSpec,
         n_outputs: int,
-        n_components: int = 16,
+        n_components: int = 12,
         over_channels: Literal["asymmetry", "concat", "mean"] = "asymmetry",
         segment_tokens: int = 32,
         dropout: float = 0.0,

@@ -43,6 +43,7 @@ def _table(evidence: Evidence, name: str) -> str:
     baselines = sorted(results["baselines"], key=lambda model: model != "constant")
     models = {model: results["baselines"][model] for model in baselines}
     models |= {model: results["variants"][model] for model in evidence.study["variants"]}
+    models |= results.get("ensembles", {})
     first = results["variants"][evidence.first_variant][name]
     units = list(first["n_units"])
     scores = [score for score in SCORES if score in first[units[0]]]

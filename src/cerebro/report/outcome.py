@@ -91,6 +91,7 @@ def scores(evidence: Evidence) -> str:
     note = (
         f"{'One seed' if n_seeds == 1 else f'Mean over {n_seeds} seeds'}; in brackets the 95 % interval from "
         f"{results['n_resamples']:,} draws of participants."
+        + (" An ensemble is the mean over seeds of the predictions." if results.get("ensembles") else "")
         + "".join(note for measure, note in DIRECTIONS.items() if measure in measures.values())
     )
     note += "".join(
@@ -248,12 +249,13 @@ def _confusion(evidence: Evidence, target: str) -> str:
 
 
 def _models(evidence: Evidence) -> list[tuple[str, Mapping[str, Any]]]:
-    """Baselines, the constant first, then variants in the recipe's order."""
+    """Baselines, the constant first, then variants in the recipe's order, then ensembles."""
     results = evidence.results
     baselines = ["constant", *(name for name in results["baselines"] if name != "constant")]
     return [
         *((name, results["baselines"][name]) for name in baselines),
         *((name, results["variants"][name]) for name in evidence.study["variants"]),
+        *results.get("ensembles", {}).items(),
     ]
 
 

@@ -197,6 +197,7 @@ def describe(plan: Plan) -> dict[str, Any]:
             phase: {"targets": list(entry.targets), "by": entry.by} for phase, entry in plan.recipe.probes.items()
         },
         "pairs": [list(pair) for pair in plan.recipe.pairs],
+        "ensemble": plan.recipe.makes_ensembles,
         "variants": list(dict.fromkeys(chain.variant for chain in plan.chains)),
         "runs": [
             {

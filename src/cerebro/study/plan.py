@@ -121,11 +121,14 @@ def plan_study(
     recipe, uncounted = with_folds(recipe, configs, count_people)
     planner = _Planner(recipe, out, configs, data_hash, code_version, weights_hash)
     chosen = [name for name in recipe.variants if name in variants or not variants]
+    wanted = seeds or recipe.seeds
+    _refuse_seedless(recipe, chosen if variants else (), wanted)
     chains = [
         planner.chain(variant, seed, fold)
-        for seed in (seeds or recipe.seeds)
+        for seed in wanted
         for fold in range(recipe.n_folds)
         for variant in chosen
+        if seed in (recipe.variants[variant].seeds or wanted)
     ]
     _refuse_idle_ablations(recipe, chains)
     if not variants:
@@ -140,6 +143,17 @@ def _store(phase: str, config: Mapping[str, Any]) -> Path:
     if not isinstance(data, dict) or not isinstance(data.get("store"), str):
         raise ConfigError(f"the config of phase {phase!r} has no data.store; name the store that it trains on.")
     return Path(data["store"])
+
+
+def _refuse_seedless(recipe: Recipe, asked: Sequence[str], seeds: Sequence[int]) -> None:
+    """Refuse a variant that was asked for by name and runs with none of the seeds."""
+    for name in asked:
+        own = recipe.variants[name].seeds
+        if own and not set(own) & set(seeds):
+            raise ConfigError(
+                f"--variant {name} runs with the seeds {list(own)} of {recipe.path} only, and those asked for are "
+                f"{list(seeds)}; add one of its seeds to --seeds."
+            )
 
 
 def _refuse_idle_ablations(recipe: Recipe, chains: Sequence[Chain]) -> None:

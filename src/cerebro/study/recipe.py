@@ -21,7 +21,7 @@ FEATURE_BASELINES = ("features_logistic", "features_boosting")  # of the file th
 BASELINES = ("band_power", *FEATURE_BASELINES)  # the constant stands beside every score without being asked for
 KEYS = (
     *("name", "experiment", "seeds", "data", "phases", "ablations", "sweeps", "folds", "baselines", "features"),
-    *("ground_truth", "gains", "probes", "searches"),
+    *("ground_truth", "gains", "probes", "searches", "ensemble"),
 )
 LEAVE_ONE_OUT = "leave_one_out"
 SIMULATE_KEYS = ("out", "preset", "participants", "seed", "effect", "strength", "format", "channels")
@@ -81,6 +81,7 @@ class Ablation:
     kept: tuple[str, ...]
     overrides: Mapping[str, Mapping[str, Any]]  # phase -> dotted key -> value
     configs: Mapping[str, Path] = field(default_factory=dict)  # phase -> config in place of the recipe's
+    seeds: tuple[int, ...] = ()  # those of the recipe that it runs with; empty for all
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,8 @@ class Recipe:
         Gains of A over B to report besides those of ``full`` over each other variant.
     probes : mapping
         Phase -> what its frozen encoder is probed for.
+    makes_ensembles : bool
+        Beside a variant of several seeds stands the mean of their predictions.
     """
 
     name: str
@@ -136,6 +139,7 @@ class Recipe:
     features: Path = Path()
     leaves_one_out: bool = False
     searches: Mapping[str, Search] = field(default_factory=dict)
+    makes_ensembles: bool = False
 
     def final_phases(self) -> tuple[str, ...]:
         """Phases that no other one starts from: what the study predicts and tests."""
@@ -166,11 +170,12 @@ def read_recipe(path: Path) -> Recipe:
             name: replace(phase, overrides={**phase.overrides, "mlflow.experiment": experiment})
             for name, phase in phases.items()
         }
+    seeds = _read_seeds(f"{where}: seeds", content.get("seeds", [0]))
     variants = {"full": Ablation(tuple(phases), {})}
     for name, entry in _mapping(f"{where}: ablations", content.get("ablations", {})).items():
         if name in variants:
             raise ConfigError(f"{where}: the ablation name {name!r} is taken; choose another name.")
-        variants[name] = _read_ablation(f"{where}: ablations.{name}", entry, phases, path.parent)
+        variants[name] = _read_ablation(f"{where}: ablations.{name}", entry, phases, path.parent, seeds)
     for name, entry in _mapping(f"{where}: sweeps", content.get("sweeps", {})).items():
         variants.update(_read_sweep(f"{where}: sweeps.{name}", name, entry, phases))
     commands, prepared, cohort = _read_data(where, content.get("data", {}), path.parent)
@@ -179,7 +184,7 @@ def read_recipe(path: Path) -> Recipe:
     return Recipe(
         name=_text(f"{where}: name", content["name"], may_be_empty=False),
         path=path,
-        seeds=_read_seeds(where, content.get("seeds", [0])),
+        seeds=seeds,
         phases=phases,
         variants=variants,
         commands=commands,
@@ -198,6 +203,7 @@ def read_recipe(path: Path) -> Recipe:
             name: _read_search(f"{where}: searches.{name}", str(name), entry, phases)
             for name, entry in _mapping(f"{where}: searches", content.get("searches", {})).items()
         },
+        makes_ensembles=_read_ensemble(f"{where}: ensemble", content.get("ensemble", False), seeds),
     )
 
 
@@ -269,9 +275,11 @@ def _read_config(where: str, name: Any, folder: Path) -> Path:
     return config
 
 
-def _read_ablation(where: str, content: Any, phases: Mapping[str, PhaseEntry], folder: Path) -> Ablation:
-    _check_keys(where, content, ("drop", "only", "set", "config"))
-    if not content:
+def _read_ablation(
+    where: str, content: Any, phases: Mapping[str, PhaseEntry], folder: Path, seeds: Sequence[int]
+) -> Ablation:
+    _check_keys(where, content, ("drop", "only", "set", "config", "seeds"))
+    if not set(content) - {"seeds"}:
         raise ConfigError(f"{where} is empty; say what it drops, keeps (only), sets, or which config it takes.")
     if "drop" in content and "only" in content:
         raise ConfigError(f"{where} has both drop and only; keep one of the two.")
@@ -294,6 +302,7 @@ def _read_ablation(where: str, content: Any, phases: Mapping[str, PhaseEntry], f
         tuple(name for name in phases if name in kept),
         {name: _mapping(f"{where}.set.{name}", entry) for name, entry in changed["set"].items()},
         {name: _read_config(f"{where}.config.{name}", entry, folder) for name, entry in changed["config"].items()},
+        _read_own_seeds(f"{where}.seeds", content["seeds"], seeds) if "seeds" in content else (),
     )
 
 
@@ -374,10 +383,25 @@ def _read_process(place: str, entry: Any, folder: Path) -> tuple[tuple[str, ...]
 def _read_seeds(where: str, content: Any) -> tuple[int, ...]:
     is_list = isinstance(content, list) and content
     if not is_list or not all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in content):
-        raise ConfigError(f"{where}: seeds={content!r}; give a list of whole numbers from 0 on, such as [0, 1, 2].")
+        raise ConfigError(f"{where}={content!r}; give a list of whole numbers from 0 on, such as [0, 1, 2].")
     if len(set(content)) < len(content):
-        raise ConfigError(f"{where}: seeds={content!r} repeats a seed; name each once.")
+        raise ConfigError(f"{where}={content!r} repeats a seed; name each once.")
     return tuple(content)
+
+
+def _read_own_seeds(where: str, content: Any, seeds: Sequence[int]) -> tuple[int, ...]:
+    own = _read_seeds(where, content)
+    if not set(own) <= set(seeds):
+        raise ConfigError(f"{where}={content!r} must be some of the recipe's seeds, {list(seeds)}.")
+    return own
+
+
+def _read_ensemble(where: str, content: Any, seeds: Sequence[int]) -> bool:
+    if not isinstance(content, bool):
+        raise ConfigError(f"{where}={content!r}; give true or false.")
+    if content and len(seeds) < 2:
+        raise ConfigError(f"{where}: one seed makes no ensemble; add seeds, such as seeds: [0, 1, 2].")
+    return content
 
 
 def _read_baselines(where: str, content: Any) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from cerebro.metrics.challenge import competition_score
 from cerebro.study.baselines import baseline_path, baseline_runs
 from cerebro.study.classes import class_entry, common_unit, has_probabilities
 from cerebro.study.convergence import convergence
+from cerebro.study.ensembles import ensemble_name, ensemble_predictions
 from cerebro.study.probes import probe_baseline_predictions, probe_predictions
 from cerebro.study.scores import Predictions, Table, estimate_entry, gain_entry, pool, pool_constants, read_predictions
 from cerebro.study.validation import validation
@@ -95,10 +96,14 @@ def make_results(folder: Path, n_resamples: int = 2000, seed: int = 0) -> dict[s
     """
     study = read_study(folder)
     names = target_names(study, folder)
-    variants = _merged(model_predictions(study, folder), probe_predictions(study, folder))
+    models = model_predictions(study, folder)
+    ensembles = ensemble_predictions(study, models)
+    variants = _merged(models, probe_predictions(study, folder))
     baselines = _merged(baseline_predictions(study, folder), probe_baseline_predictions(study, folder))
     has_scores = any(variants.values())
-    table = Table({**variants, **baselines}, n_resamples, seed, [] if has_scores else _tested(study, folder))
+    table = Table(
+        {**variants, **ensembles, **baselines}, n_resamples, seed, [] if has_scores else _tested(study, folder)
+    )
     classes = [target for target, kind in table.kinds.items() if kind == "classification"]
     references = read_references(study["ground_truth"], list(table.kinds), table.bootstrap.participants, classes)
     pair = score_targets(names)
@@ -120,10 +125,11 @@ def make_results(folder: Path, n_resamples: int = 2000, seed: int = 0) -> dict[s
             }
             for name in variants
         },
+        "ensembles": {name: _model_entry(table, name, pair) for name in ensembles},
         "baselines": {name: _model_entry(table, name, pair) for name in baselines},
         "gains": {
             f"{better} over {worse}": _pair_entry(table, better, worse, references, pair)
-            for better, worse in (_pairs(study, list(baselines)) if has_scores else [])
+            for better, worse in (_pairs(study, list(ensembles), list(baselines)) if has_scores else [])
         },
         "probes": study.get("probes", {}),
         "validation": validation(study, folder, set(study["final_phases"]) - {phase for phase, _ in names}),
@@ -175,10 +181,15 @@ def _pair_entry(
     return entry
 
 
-def _pairs(study: Mapping[str, Any], baselines: Sequence[str]) -> list[tuple[str, str]]:
-    first = "full" if "full" in study["variants"] else study["variants"][0]
-    pairs = [(first, other) for other in (*study["variants"], *baselines) if other != first]
-    extra = [(better, worse) for better, worse in study["pairs"] if {better, worse} <= set(study["variants"])]
+def _pairs(study: Mapping[str, Any], ensembles: Sequence[str], baselines: Sequence[str]) -> list[tuple[str, str]]:
+    """The first variant over all others, its ensemble over it and over all others, and what the recipe asks for."""
+    variants = study["variants"]
+    first = "full" if "full" in variants else variants[0]
+    n_seeds = len({chain["seed"] for chain in study["chains"] if chain["variant"] == first})
+    joined = [name for name in ensembles if name == ensemble_name(first, n_seeds)]
+    pairs = [(first, other) for other in (*variants, *baselines) if other != first]
+    pairs += [(name, other) for name in joined for other in (first, *ensembles, *baselines) if other != name]
+    extra = [(better, worse) for better, worse in study["pairs"] if {better, worse} <= set(variants)]
     return list(dict.fromkeys([*pairs, *extra]))
 
 

@@ -29,7 +29,7 @@ def results_table(results: Mapping[str, Any]) -> str:
         return "\n".join([_title_without_scores(results), "", *_validation_lines(results, with_cost=True)])
     rows = [["", *columns, "train", "peak"]]
     rows += _reference_rows(results, targets)
-    for name, model in {**results["baselines"], **results["variants"]}.items():
+    for name, model in {**results["baselines"], **results["variants"], **results.get("ensembles", {})}.items():
         cells = [estimate_text(model.get(target, {}).get(results["measures"][target])) for target in targets]
         if results["score_targets"]:
             cells.append(estimate_text(model.get("score")))
@@ -62,7 +62,7 @@ def results_table(results: Mapping[str, Any]) -> str:
 def class_lines(results: Mapping[str, Any], targets: Sequence[str]) -> list[str]:
     """A table for each classification and unit: participants (or recordings, rows), and windows if predicted."""
     lines: list[str] = []
-    models = {**results["baselines"], **results["variants"]}
+    models = {**results["baselines"], **results["variants"], **results.get("ensembles", {})}
     for target in targets:
         units = dict.fromkeys(unit for model in models.values() for unit in model.get(target, {}).get("n_units", {}))
         for unit in units:

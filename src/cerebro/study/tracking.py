@@ -83,7 +83,7 @@ def mlflow_keys(phase: PhaseEntry) -> MLflowKeys:
 def score_metrics(results: Mapping[str, Any]) -> dict[str, float]:
     """Scores by ``variant/target/measure``, and the competition score by ``variant/score``."""
     metrics: dict[str, float] = {}
-    for name, model in {**results["variants"], **results["baselines"]}.items():
+    for name, model in {**results["variants"], **results.get("ensembles", {}), **results["baselines"]}.items():
         named = _allowed(name)
         for target, measure in results["measures"].items():
             value = model.get(target, {}).get(measure, {}).get("mean")

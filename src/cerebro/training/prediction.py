@@ -137,6 +137,33 @@ def predict_recording(model: Model, recording: NewRecording, number: int) -> Rec
     return RecordingResult(recording, explained, unlike, warnings_of(model, recording))
 
 
+def mean_of_models(results: Sequence[RecordingResult]) -> RecordingResult:
+    """What several models with the same channels and layout say of one recording, as one.
+
+    Probabilities and what carried them are means over the models; what any of them remarks on is kept, a likeness as
+    the first one words it.
+    """
+    first, explained = results[0], [one.explained for one in results]
+    unlike = {remark.likeness: remark for one in reversed(results) for remark in reversed(one.unlike)}
+    return RecordingResult(
+        first.recording,
+        Explained(
+            probability=np.mean([one.probability for one in explained], axis=0),
+            windows=np.mean([one.windows for one in explained], axis=0),
+            channels={
+                channel: np.mean([one.channels[channel] for one in explained], axis=0)
+                for channel in first.explained.channels
+            },
+            moments=[
+                (begin, stop, np.mean([one.moments[number][2] for one in explained], axis=0))
+                for number, (begin, stop, _) in enumerate(first.explained.moments)
+            ],
+        ),
+        list(unlike.values()),
+        list(dict.fromkeys(line for one in results for line in one.warnings)),
+    )
+
+
 def warnings_of(model: Model, recording: NewRecording) -> list[str]:
     """Lines on what the model has seen of this recording or person, and on channels that are absent."""
     lines = []
