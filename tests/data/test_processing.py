@@ -4,10 +4,9 @@ import dataclasses
 import json
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
-from cerebro.data.processing import Processing, data_set_name, processing_of, sources_of, write_processing
+from cerebro.data.processing import Processing, data_set_name, processing_of, write_processing
 from cerebro.errors import ConfigError, DataError
 from cerebro.files import write_json
 
@@ -88,12 +87,6 @@ def test_what_made_a_store_is_read_back_and_refused_for_other_data(tmp_path: Pat
     assert Processing.from_plain(found["processing"]) == Processing(channels=("Cz",))
     assert found["label"] == {"column": "remission", "values": ["no", "yes"]}
     assert found["data_hash"] == "abc"
-    rows = pd.DataFrame({"key": ["a_run-1", "b_run-1"], "source_sha256": ["f" * 64, ""]})
-    assert sources_of(tmp_path, rows) == {"f" * 16: "a_run-1", "0123456789abcdef": "a_run-1"}
-    assert sources_of(tmp_path, rows[1:]) == {}
-    one_file = pd.DataFrame({"key": ["a_run-1", "b_run-1"], "source_sha256": ["f" * 64] * 2})
-    assert sources_of(tmp_path, one_file)["0123456789abcdef"] == "a_run-1"
     write_json(tmp_path / "manifest.json", {"data_hash": "other"})
     with pytest.raises(DataError, match="speaks of other data"):
         processing_of(tmp_path)
-    assert sources_of(tmp_path, rows) == {"f" * 16: "a_run-1"}

@@ -20,7 +20,7 @@ from cerebro.data.loader import BatchLoader, BatchMaker
 from cerebro.data.mixture import Mixture, normalised, open_store, participant_keys
 from cerebro.data.mixture_order import MixtureOrder, mixed_pairs, mixed_windows
 from cerebro.data.mixture_split import sides_of
-from cerebro.data.processing import sources_of
+from cerebro.data.raw_files import sources_of
 from cerebro.data.sampling import Codes, FixedOrder, Order, PairedOrder, ShuffledOrder, evenly_spaced
 from cerebro.data.sequences import reader_of
 from cerebro.data.shuffled_pairs import without_moments
@@ -206,7 +206,7 @@ class EEGData(LightningDataModule):
         """
         store = self.store
         mine = store.recordings[np.isin(store.index["participant"], self._people_of(stage))]
-        return sources_of(store.path, mine)
+        return sources_of(store, mine)
 
     def participant_keys(self) -> tuple[str, ...]:
         """``corpus:participant`` by row of the participants table, as ``EEGBatch.participant`` counts."""

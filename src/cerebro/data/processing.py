@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import pandas as pd
-
 from cerebro.data.preprocess import NARROWEST_TRANSITION_HZ, Preprocessing
 from cerebro.dsp.filters import lowpass_transition_hz
 from cerebro.errors import ConfigError, DataError, check_positive
@@ -243,24 +241,3 @@ def write_processing(
     label = {"column": column, "values": list(values)}
     content = {"data_hash": data_hash, "processing": plan.plain(), "label": label, "sources": dict(sources)}
     write_json(store / PROCESSING_FILE, content)
-
-
-def sources_of(store: Path, recordings: pd.DataFrame) -> dict[str, str]:
-    """Hash (SHA-256, 16 digits) of the source of recordings -> recording.
-
-    Of a primary data set both the file of windows and the raw files that they were cut from count.
-
-    Parameters
-    ----------
-    store : Path
-    recordings : DataFrame
-        Rows of the store's table of recordings, with ``key`` and ``source_sha256``.
-    """
-    pairs = zip(recordings["source_sha256"].astype(str), recordings["key"].astype(str), strict=True)
-    found = {digest[:DIGITS]: key for digest, key in pairs if digest}
-    try:
-        raw: dict[str, str] = processing_of(store).get("sources", {})
-    except DataError:  # it is of other data
-        return found
-    there = set(recordings["key"].astype(str))
-    return found | {digest: key for key, digest in raw.items() if key in there}
