@@ -9,4 +9,5 @@ _spec.loader.exec_module(_module)
 
 write_recipe = _module.write_recipe
 no_collection = _module.no_collection
+finished_study = _module.finished_study
 study_folder = _module.study_folder

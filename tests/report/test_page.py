@@ -270,3 +270,24 @@ def test_classes_are_shown_as_a_confusion_matrix(study_folder):
     page = write_report(study_folder, Path("page.html")).read_text()
     assert "predicted 1" in page
     assert "balanced accuracy" in page
+
+
+def test_ensembles_stand_beside_their_seeds_and_fewer_seeds_are_said(finished_study):
+    folder = finished_study(
+        seeds=[0, 1],
+        ensemble=True,
+        gains=None,
+        ablations={"supervised": {"only": ["challenge1", "challenge2"], "seeds": [1]}},
+    )
+    results = make_results(folder)
+    page = write_report(folder, Path("page.html")).read_text()
+    entry = results["ensembles"]["full (ensemble of 2)"]
+    assert "Mean over 2 seeds (fewer: supervised 1); in brackets" in page
+    assert "An ensemble is the mean over seeds of the predictions." in page
+    (row,) = re.findall(r"<tr[^>]*><t[hd][^>]*>full \(ensemble of 2\)</t[hd]>.*?</tr>", page)
+    cells = [re.sub(r"<[^>]+>", "", cell) for cell in re.findall(r"<td[^>]*>.*?</td>", row)]
+    assert any(f"{entry['p_factor']['nrmse']['mean']:.3f}" in cell for cell in cells)
+    assert "full (ensemble of 2) over band power" in page
+    single = finished_study()
+    make_results(single)
+    assert "An ensemble" not in write_report(single, Path("single.html")).read_text()

@@ -210,26 +210,35 @@ def fake_cerebro():
 
 
 @pytest.fixture
-def study_folder(write_recipe, monkeypatch):
-    """Folder of a finished study with baselines and ground truth, as ``cerebro run`` leaves it."""
+def finished_study(write_recipe):
+    """Makes the folder of a finished study with baselines and ground truth, as ``cerebro run`` leaves it."""
     from cerebro.study import baselines
     from cerebro.study.execute import run_plan
     from cerebro.study.plan import plan_study
     from cerebro.study.recipe import read_recipe
 
-    truth = {key: {"response_time": value, "p_factor": value} for key, value in
-             (("oracle_nrmse", 0.3), ("reference_nrmse", 0.6))}  # fmt: skip
-    recipe_path = write_recipe(ground_truth="ground_truth.json", baselines=["band_power"])
-    Path("ground_truth.json").write_text(json.dumps(truth))
-    out = Path("runs/tiny")
-    plan = plan_study(read_recipe(recipe_path), out, code_version="test")
-    assert run_plan(plan, FakeCerebro(), say=lambda line: None) == 0
-    study = json.loads((out / "study.json").read_text())
-    for phase, run in baselines.baseline_runs(study):
-        target = {"challenge1": "response_time", "challenge2": "p_factor"}[phase]
-        (out / "baselines").mkdir(exist_ok=True)
-        made = predictions(target, 0.3, np.random.default_rng(9))
-        np.savez(baselines.baseline_path(out, "band_power", run), **made)
-        made[f"prediction/{target}"] = np.full(len(made["participant"]), 0.1)
-        np.savez(baselines.baseline_path(out, "constant", run), **made)
-    return out
+    def make(**changes):
+        truth = {key: {"response_time": value, "p_factor": value} for key, value in
+                 (("oracle_nrmse", 0.3), ("reference_nrmse", 0.6))}  # fmt: skip
+        recipe_path = write_recipe(ground_truth="ground_truth.json", baselines=["band_power"], **changes)
+        Path("ground_truth.json").write_text(json.dumps(truth))
+        out = Path("runs/tiny")
+        plan = plan_study(read_recipe(recipe_path), out, code_version="test")
+        assert run_plan(plan, FakeCerebro(), say=lambda line: None) == 0
+        study = json.loads((out / "study.json").read_text())
+        for phase, run in baselines.baseline_runs(study):
+            target = {"challenge1": "response_time", "challenge2": "p_factor"}[phase]
+            (out / "baselines").mkdir(exist_ok=True)
+            made = predictions(target, 0.3, np.random.default_rng(9))
+            np.savez(baselines.baseline_path(out, "band_power", run), **made)
+            made[f"prediction/{target}"] = np.full(len(made["participant"]), 0.1)
+            np.savez(baselines.baseline_path(out, "constant", run), **made)
+        return out
+
+    return make
+
+
+@pytest.fixture
+def study_folder(finished_study):
+    """Folder of a finished study with baselines and ground truth."""
+    return finished_study()

@@ -109,4 +109,5 @@ def test_a_study_scores_the_mean_of_its_seeds_beside_them(write_recipe, fake_cer
     table = results_table(results)
     row = f"full (ensemble of 2)  {entry['mean']:.4f} ["
     assert " ".join(row.split()) in " ".join(table.split())
+    assert "scores are means over seeds (full 2, supervised 2, once 1); an ensemble is the mean over seeds" in table
     assert len(results["variants"]["once"]["response_time"]["nrmse"]["per_seed"]) == 1

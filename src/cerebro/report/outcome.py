@@ -87,9 +87,8 @@ def scores(evidence: Evidence) -> str:
         if "train_seconds" in model:
             cost = [f"{model['train_seconds']:,.0f} s", f"{model['peak_memory_mb']:,.0f} MB"]
         rows.append((kind, [escape(name.replace("_", " ")), *cells, *cost]))
-    n_seeds = len({run.seed for run in evidence.runs})
     note = (
-        f"{'One seed' if n_seeds == 1 else f'Mean over {n_seeds} seeds'}; in brackets the 95 % interval from "
+        f"{_seeds(evidence)}; in brackets the 95 % interval from "
         f"{results['n_resamples']:,} draws of participants."
         + (" An ensemble is the mean over seeds of the predictions." if results.get("ensembles") else "")
         + "".join(note for measure, note in DIRECTIONS.items() if measure in measures.values())
@@ -107,6 +106,15 @@ def scores(evidence: Evidence) -> str:
     made = table([*head, "training", "peak memory"], rows) + tag("p", note, class_="note")
     bars = "".join(figure(svg, caption) for svg, caption in _bars(evidence, names))
     return made + tag("div", bars, class_="figures")
+
+
+def _seeds(evidence: Evidence) -> str:
+    """Over how many seeds scores are averaged, and the variants of fewer."""
+    pairs = {(chain["variant"], chain["seed"]) for chain in evidence.study["chains"]}
+    count = {name: sum(variant == name for variant, _ in pairs) for name in evidence.study["variants"]}
+    most = max(count.values())
+    fewer = ", ".join(f"{escape(name.replace('_', ' '))} {n}" for name, n in count.items() if n < most)
+    return ("One seed" if most == 1 else f"Mean over {most} seeds") + (f" (fewer: {fewer})" if fewer else "")
 
 
 def validation(evidence: Evidence) -> str:

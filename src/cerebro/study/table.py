@@ -54,6 +54,7 @@ def results_table(results: Mapping[str, Any]) -> str:
             *_convergence_lines(results),
             *_validation_lines(results),
             *_probe_lines(results),
+            *_seed_lines(results, targets),
             shared,
         ]
     )
@@ -110,6 +111,19 @@ def _probe_lines(results: Mapping[str, Any]) -> list[str]:
         "fitted to training participants"
         for phase, entry in results.get("probes", {}).items()
     ]
+
+
+def _seed_lines(results: Mapping[str, Any], targets: Sequence[str]) -> list[str]:
+    """What an ensemble is, and how many seeds each variant has."""
+    if not results.get("ensembles"):
+        return []
+    count = {
+        name: max(len(model[target][results["measures"][target]]["per_seed"]) for target in targets if target in model)
+        for name, model in results["variants"].items()
+        if set(targets) & set(model)
+    }
+    seeds = ", ".join(f"{name} {n}" for name, n in count.items())
+    return [f"scores are means over seeds ({seeds}); an ensemble is the mean over seeds of the predictions", ""]
 
 
 def _reference_rows(results: Mapping[str, Any], targets: Sequence[str]) -> list[list[str]]:
