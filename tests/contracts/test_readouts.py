@@ -29,8 +29,8 @@ EXAMPLES: dict[str, list[Build]] = {
     ],
     "PostLocal": [PostLocal],
     "PowerReadout": [
-        partial(PowerReadout, n_components=4, over_channels="concat", segment_tokens=0),
-        partial(PowerReadout, n_components=4, over_channels="mean", segment_tokens=0),
+        partial(PowerReadout, n_components=4, over_channels="concat", segment_tokens=0, trim=0.0),
+        partial(PowerReadout, n_components=4, over_channels="mean", segment_tokens=2, trim=0.5),
     ],
     "PreLocal": [PreLocal],
 }

@@ -63,6 +63,26 @@ def test_power_within_segments_is_that_of_a_loop_over_them(case: tuple[Tensor, T
             torch.testing.assert_close(power[at], 0.5 * (variance + VARIANCE_FLOOR).log(), rtol=1e-4, atol=1e-4)
 
 
+@settings(max_examples=60)
+@given(padded_items(), st.integers(1, 6), st.floats(0, 0.99))
+def test_trimmed_power_is_that_of_a_loop_over_sorted_segments(
+    case: tuple[Tensor, Tensor], segment: int, trim: float
+) -> None:
+    items, valid = case
+    power = log_power(items, valid, torch.ones(valid.shape[:2]), segment, trim)
+    for at in map(tuple, torch.cartesian_prod(*map(torch.arange, valid.shape[:2])).reshape(-1, 2).tolist()):
+        pieces = zip(items[at].split(segment), valid[at].split(segment), strict=True)
+        each = [(some[there] - some[there].mean(dim=0)).square() for some, there in pieces if bool(there.any())]
+        n_gone = int((torch.tensor(float(len(each))) * trim).floor())
+        for feature in range(items.shape[-1] if each else 0):
+            squares = sorted((one[:, feature] for one in each), key=lambda one: float(one.mean()))
+            variance = torch.cat(squares[: len(squares) - n_gone]).mean()
+            expected = 0.5 * (variance + VARIANCE_FLOOR).log()
+            torch.testing.assert_close(power[at][feature], expected, rtol=1e-4, atol=1e-4)
+        if not each:
+            assert not power[at].any()
+
+
 def test_power_within_segments_leaves_out_a_drift_between_them() -> None:
     rhythm = torch.tensor([1.0, -1.0]).repeat(8)[None, :, None]
     drift = torch.arange(4.0).repeat_interleave(4)[None, :, None]

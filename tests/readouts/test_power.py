@@ -21,6 +21,7 @@ from cerebro.signal import EEGBatch, SignalSpec
 K = 5
 WAYS = ("asymmetry", "concat", "mean")
 SEGMENT = 4  # tokens, of 10 and 20 that a sample has
+TRIM = 0.4  # of 3 or 5 segments: one or two
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +42,7 @@ def labram(signal: SignalSpec) -> Encoder:
 
 def started(encoder: Encoder, batches: list[tuple[EEGBatch, Tensor]], way: str = "concat", k: int = K) -> PowerReadout:
     torch.manual_seed(1)
-    readout = PowerReadout(encoder, encoder.signal, 3, n_components=k, over_channels=way, segment_tokens=SEGMENT).eval()  # type: ignore[arg-type]
+    readout = PowerReadout(encoder, encoder.signal, 3, k, way, SEGMENT, TRIM).eval()  # type: ignore[arg-type]
 
     def again() -> Iterable[tuple[EEGBatch, Tensor]]:
         yield from batches
@@ -62,9 +63,15 @@ def within_segments(tokens: Any) -> np.ndarray[Any, Any]:
     return np.concatenate([part - part.mean(axis=2, keepdims=True) for part in parts], axis=2)
 
 
-def powers_by_hand(tokens: Tensor, axes: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Half the logarithm of the variance along each axis, (B, C, K)."""
-    return np.asarray(0.5 * np.log(((within_segments(tokens) @ axes) ** 2).mean(axis=2) + 1e-5))
+def powers_by_hand(tokens: Tensor, axes: np.ndarray[Any, Any], trim: float = TRIM) -> np.ndarray[Any, Any]:
+    """Half the logarithm of the variance along each axis, (B, C, K), without the loudest segments of each."""
+    squares = (within_segments(tokens) @ axes) ** 2
+    power = np.empty((*squares.shape[:2], axes.shape[1]))
+    for at in np.ndindex(power.shape):
+        one = squares[at[0], at[1], :, at[2]]
+        segments = sorted((one[start : start + SEGMENT] for start in range(0, len(one), SEGMENT)), key=np.mean)
+        power[at] = np.concatenate(segments[: len(segments) - int(trim * len(segments))]).mean()
+    return 0.5 * np.log(power + 1e-5)
 
 
 def test_axes_are_the_principal_components_of_the_training_tokens_and_features_are_standardised(
@@ -176,11 +183,12 @@ def test_a_rhythm_that_single_numbers_of_a_token_mix_with_a_louder_one_has_axes_
     sources = strength[:, :, None] * draw.normal(size=(40, 6, n_tokens, 4))
     tokens = torch.from_numpy(sources @ mixing.T).float()
     readout = started(encoder, [(batch, tokens)], k=4)
+    readout.trim = 0.0  # of ten tokens every one is wanted here
     power, known = readout._features(encoder, batch, tokens)
     assert bool(known.all())
     planted = np.log(strength[..., 2]).ravel()
     with_axes = max(abs(np.corrcoef(power[..., k].numpy().ravel(), planted)[0, 1]) for k in range(4))
-    single = powers_by_hand(tokens, np.eye(width))
+    single = powers_by_hand(tokens, np.eye(width), trim=0.0)
     without = max(abs(np.corrcoef(single[..., k].ravel(), planted)[0, 1]) for k in range(width))
     assert with_axes > 0.7 > 0.5 > without
 
@@ -202,11 +210,24 @@ def test_it_follows_bfloat16_and_rows_of_nothing_but_padding_are_finite(
     assert bool(nothing(encoder, batch).isfinite().all())
 
 
+def test_a_burst_in_one_segment_takes_no_part(toy_signal: SignalSpec, toy_eeg: Any) -> None:
+    encoder, batch = mamba(toy_signal), toy_eeg(20)
+    tokens = torch.randn(20, 6, 20, 16, generator=torch.Generator().manual_seed(0))
+    burst = tokens.clone()
+    burst[:, :, 4:8] *= 30  # a movement
+    quiet = started(encoder, [(batch, tokens)], k=2)
+    before, after = (quiet._features(encoder, batch, some)[0] for some in (tokens, burst))
+    assert float((after - before).abs().max()) < 0.7, "one of three quiet segments took its place"
+    quiet.trim = 0.0
+    louder = quiet._features(encoder, batch, burst)[0] - before
+    assert float(louder.median()) > 2, "half the logarithm of (900 + 4) / 5 is 2.6"
+
+
 def test_a_state_dict_makes_another_head_equal(toy_signal: SignalSpec, toy_eeg: Any) -> None:
     encoder, batch = mamba(toy_signal), toy_eeg(4)
     first, second = (
         started(encoder, tokens_of(encoder, batch)),
-        PowerReadout(encoder, toy_signal, 3, K, "concat", SEGMENT).eval(),
+        PowerReadout(encoder, toy_signal, 3, K, "concat", SEGMENT, TRIM).eval(),
     )
     with torch.no_grad():
         assert not torch.allclose(first(encoder, batch), second(encoder, batch))
@@ -220,6 +241,10 @@ def test_what_cannot_be_is_refused_in_one_line(toy_signal: SignalSpec) -> None:
         PowerReadout(encoder, toy_signal, 2, n_components=17)
     with pytest.raises(ConfigError, match=r"segment_tokens=1 leaves no variance; set it to 2 or more, or 0"):
         PowerReadout(encoder, toy_signal, 2, segment_tokens=1)
+    for trim, segment in ((1.0, 4), (-0.1, 4), (0.1, 0)):
+        with pytest.raises(ConfigError, match=rf"trim={trim:g} with segment_tokens={segment} leaves out no share"):
+            PowerReadout(encoder, toy_signal, 2, n_components=4, segment_tokens=segment, trim=trim)
+    PowerReadout(encoder, toy_signal, 2, n_components=4, segment_tokens=0, trim=0.0)
     with pytest.raises(ConfigError, match=r"n_components=0 must be from 1 to 16"):
         PowerReadout(encoder, toy_signal, 2, n_components=0)
     nameless = mamba(replace(toy_signal, channels=tuple(f"E{number}" for number in range(1, 7))))

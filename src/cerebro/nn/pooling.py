@@ -49,20 +49,41 @@ def apart_from_mean(
 
 
 def log_power(
-    items: Float[Tensor, "*A M D"], valid: Bool[Tensor, "*A M"], scale: Float[Tensor, "*A"], segment: int = 0
+    items: Float[Tensor, "*A M D"],
+    valid: Bool[Tensor, "*A M"],
+    scale: Float[Tensor, "*A"],
+    segment: int = 0,
+    trim: float = 0.0,
 ) -> Float[Tensor, "*A D"]:
     """Half the logarithm of the variance of the valid ones of M items, as if they had been multiplied by ``scale``.
 
-    With ``segment`` above 0 the variance is that within segments of so many items, over all of them.
+    With ``segment`` above 0 the variance is that within segments of so many items, over all of them but the share
+    ``trim`` with the largest variance, of each of the D features for itself (at most that share: 4 of 42 for 0.1).
 
     Variance over time, then a logarithm, is how power leaves a filter bank in EEG (common spatial patterns: Ramoser,
     Mueller-Gerking & Pfurtscheller 2000, doi:10.1109/86.895946; networks: Schirrmeister et al. 2017,
     doi:10.1002/hbm.23730). One item has no variance and gives the logarithm of the root of ``VARIANCE_FLOOR``; zeros
     where no item is valid. Float32 whatever the items are.
     """
-    variance = mean_of(apart_from_mean(items.float(), valid, segment).square(), valid)
+    squares = apart_from_mean(items.float(), valid, segment).square()
+    variance = _trimmed(squares, valid, segment, trim) if segment > 0 and trim > 0 else mean_of(squares, valid)
     power = 0.5 * (variance + VARIANCE_FLOOR).log() + scale.float().log()[..., None]
     return power.masked_fill(~valid.any(dim=-1, keepdim=True), 0.0)
+
+
+def _trimmed(
+    squares: Float[Tensor, "*A M D"], valid: Bool[Tensor, "*A M"], segment: int, trim: float
+) -> Float[Tensor, "*A D"]:
+    """Mean of the valid squares of the segments that are left when those with the largest means are taken away."""
+    n_more = -squares.shape[-2] % segment
+    parts = rearrange(F.pad(squares, (0, 0, 0, n_more)), "... (g m) d -> ... g m d", m=segment)
+    n_valid = rearrange(F.pad(valid, (0, n_more)), "... (g m) -> ... g m", m=segment).sum(dim=-1)  # (..., G)
+    total = parts.sum(dim=-2)  # (..., G, D); what is not valid is zero
+    power = (total / n_valid.clamp(min=1)[..., None]).masked_fill((n_valid == 0)[..., None], -1.0)
+    place = power.argsort(dim=-2, descending=True, stable=True).argsort(dim=-2)  # 0 = the largest
+    n_gone = ((n_valid > 0).sum(dim=-1) * trim).floor()
+    is_left = (place >= n_gone[..., None, None]).to(total.dtype)
+    return (total * is_left).sum(dim=-2) / (n_valid[..., None] * is_left).sum(dim=-2).clamp(min=1)
 
 
 class AttentionPooling(nn.Module):

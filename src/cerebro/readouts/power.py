@@ -44,14 +44,18 @@ class PowerReadout(Readout):
     segment_tokens : int
         Power is the variance within segments of so many tokens (32 of a quarter of a second are 8 s), so that drifts
         and the rise and fall of a rhythm over minutes take no part; 0 = that over the whole sample.
+    trim : float
+        Share of a sample's segments, those of the largest power in each component, that take no part (a trimmed mean:
+        Tukey 1962, doi:10.1214/aoms/1177704711), in [0, 1): what the limits on artefacts let pass. Without segments
+        it must be 0.
     dropout : float
         Dropout before the linear layer, in [0, 1).
 
     Raises
     ------
     ConfigError
-        If there are not so many components, a segment has a single token, or no two channels are homologous and their
-        asymmetry is asked for.
+        If there are not so many components, a segment has a single token, ``trim`` is no such share, or no two channels
+        are homologous and their asymmetry is asked for.
     """
 
     fewest_tokens = FEWEST_FOR_POWER
@@ -68,12 +72,18 @@ class PowerReadout(Readout):
         n_components: int = 12,
         over_channels: Literal["asymmetry", "concat", "mean"] = "asymmetry",
         segment_tokens: int = 32,
+        trim: float = 0.1,
         dropout: float = 0.0,
     ) -> None:
         super().__init__(encoder, signal, n_outputs)
         if segment_tokens < 0 or segment_tokens == 1:
             raise ConfigError(
                 f"segment_tokens={segment_tokens} leaves no variance; set it to 2 or more, or 0 for the whole sample."
+            )
+        if not 0 <= trim < 1 or (trim > 0 and segment_tokens == 0):
+            raise ConfigError(
+                f"trim={trim:g} with segment_tokens={segment_tokens} leaves out no share of the segments; set trim "
+                "from 0 to less than 1, and to 0 where segment_tokens is 0."
             )
         if not 1 <= n_components <= encoder.d_model:
             raise ConfigError(
@@ -85,7 +95,7 @@ class PowerReadout(Readout):
         self.register_buffer("axes", torch.eye(encoder.d_model)[:, :n_components].contiguous())
         self.register_buffer("centre", torch.zeros(n_places, n_components))
         self.register_buffer("scale", torch.ones(n_places, n_components))
-        self.segment_tokens = segment_tokens
+        self.segment_tokens, self.trim = segment_tokens, trim
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(n_places * n_components, n_outputs)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
@@ -132,7 +142,8 @@ class PowerReadout(Readout):
         """Log power of the components by place, and which places a sample has."""
         valid = encoder.valid(batch)
         with torch.autocast(tokens.device.type, enabled=False):  # powers of a rounded sum are no powers of the parts
-            power = log_power(tokens.float() @ self.axes, valid, encoder.token_scale(batch), self.segment_tokens)
+            projected, scale = tokens.float() @ self.axes, encoder.token_scale(batch)
+            power = log_power(projected, valid, scale, self.segment_tokens, self.trim)
         present = valid.any(dim=2)
         if self.by_name is not None:
             return self.by_name(encoder, batch, power, present)
