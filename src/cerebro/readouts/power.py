@@ -72,7 +72,7 @@ class PowerReadout(Readout):
         n_components: int = 12,
         over_channels: Literal["asymmetry", "concat", "mean"] = "asymmetry",
         segment_tokens: int = 32,
-        trim: float = 0.1,
+        trim: float = 0.0,
         dropout: float = 0.0,
     ) -> None:
         super().__init__(encoder, signal, n_outputs)
