@@ -17,6 +17,7 @@ _module = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_module)
 write_recipe = _module.write_recipe
 no_collection = _module.no_collection
+finished_study = _module.finished_study
 study_folder = _module.study_folder
 
 
