@@ -83,6 +83,7 @@ class EEGBatch:
     known: dict[str, Bool[Tensor, " B"]] = field(default_factory=dict)  # False where the label is missing
     is_padded: bool = True  # False promises that no channel is -1 and every n_valid is T: no look at the tensors needed
     deviation: Float[Tensor, "n C2"] = field(default_factory=lambda: torch.empty(0, 0))  # see `RawBatch`
+    has_signal: bool = True  # False: ``eeg`` is one zero seen everywhere, for what is known of the samples is kept
 
     def scale(self, otherwise_uV: float) -> Float[Tensor, "B C"]:
         """Standard deviation of each channel of its recording in microvolts; ``otherwise_uV`` where none is carried."""
@@ -202,6 +203,7 @@ class RawBatch:
             known=self.known,
             is_padded=self.is_padded,
             deviation=self.deviation,
+            has_signal=not self.absent_samples,
         )
 
     def _eeg(self) -> Float[Tensor, "B O T"]:

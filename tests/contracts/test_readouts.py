@@ -103,6 +103,28 @@ def test_tokens_handed_in_are_used_if_it_says_so(built: tuple[Encoder, Readout],
             assert not torch.allclose(changed, readout(encoder, batch))
 
 
+def test_features_that_stay_the_same_are_all_that_it_reads_if_it_says_so(
+    built: tuple[Encoder, Readout], toy_eeg: Any
+) -> None:
+    encoder, readout = built
+    encoder.eval()
+    readout.eval()
+    batch = toy_eeg(4)
+    with torch.no_grad():
+        tokens = encoder(batch)
+    if not readout.pools:
+        with pytest.raises(NotImplementedError, match=f"{type(readout).__name__} has no features that stay the same"):
+            Readout.pooled(readout, encoder, batch, tokens)
+        with pytest.raises(NotImplementedError, match=f"{type(readout).__name__} has no features that stay the same"):
+            Readout.of_pooled(readout, tokens.flatten(1))
+        return
+    assert readout.reads_tokens
+    pooled = readout.pooled(encoder, batch, tokens)
+    assert len(pooled) == 4
+    assert not pooled.requires_grad  # nothing that learns took part
+    assert torch.equal(readout.of_pooled(pooled), readout(encoder, batch, tokens))
+
+
 def test_padding_changes_nothing(built: tuple[Encoder, Readout], toy_eeg: Any, pad: Any) -> None:
     encoder, readout = built
     encoder.eval()

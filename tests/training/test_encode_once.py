@@ -1,6 +1,5 @@
 """An encoder that is frozen in all epochs runs once, and nothing else changes."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -8,154 +7,42 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
+from frozen_head import LENGTH, POWER, Killed, check_same, data_of, encoder_of, train, write
 from toy import ToyReadout
 
 from cerebro.data import ChannelSequences, EEGData, ParticipantSplit
-from cerebro.data.arrays import write_store
-from cerebro.data.readers.base import Segment
-from cerebro.encoders import Encoder, Mamba2
-from cerebro.montage import Montage
+from cerebro.encoders import Encoder
 from cerebro.objectives import Supervised, WeightedSum
 from cerebro.readouts import MLPReadout, PowerReadout
-from cerebro.signal import EEGBatch, SignalSpec
+from cerebro.signal import SignalSpec
 from cerebro.training import encode_once
 from cerebro.training.checkpoint import read_checkpoint, weights_sha256
 from cerebro.training.encode_once import FILE, Asked
 from cerebro.training.keep import Keeper
-from cerebro.training.keys import RunKeys, TrainerKeys
-from cerebro.training.optim import Optim
 from cerebro.training.phase import Phase
-from cerebro.training.run import fit
-from cerebro.training.tracking import MLflowKeys
-
-LENGTH, SFREQ = 64, 32.0
-CAP = Montage("cap", ("Fz", "Cz", "Pz"), np.array([[0.0, 0.08, 0.05], [0.0, 0.0, 0.1], [0.0, -0.06, 0.08]]))
-POWER = partial(PowerReadout, n_components=4, over_channels="concat")  # looks at the tokens before it learns
-N_WINDOWS = (4, 7, 5, 2, 6, 5, 3, 8, 4, 5)
 
 
-def write(path: Path, shift: float = 0.0) -> Path:
-    """Ten people with a run each, of two to eight windows; the last one may be short."""
-    draw = np.random.default_rng(0)
-    keys = [f"{name}_run-1" for name in "abcdefghij"]
-    eeg = {
-        key: (draw.normal(0, 20 + 5 * (place % 2), (3, n * LENGTH)) + shift).astype(np.float32)
-        for place, (key, n) in enumerate(zip(keys, N_WINDOWS, strict=True))
-    }
-    eeg["b_run-1"][:, -20:] = 0
-    people = pd.DataFrame({"remission": np.arange(10) % 2.0}, index=pd.Index(list("abcdefghij"), name="participant_id"))
-    segments = {
-        key: tuple(
-            Segment(i, 0, 2.0 * i, 2.0 * i + 2, LENGTH - 20 if (key, i) == ("b_run-1", n - 1) else LENGTH)
-            for i in range(n)
-        )
-        for key, n in zip(keys, N_WINDOWS, strict=True)
-    }
-    write_store(
-        path,
-        eeg,
-        CAP,
-        SFREQ,
-        tasks=dict.fromkeys(keys, "rest"),
-        people={key: key[0] for key in keys},
-        participants=people,
-        segments=segments,
-    )
-    return path
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write(tmp_path_factory.mktemp("frozen") / "store")
-
-
-def encoder_of(signal: SignalSpec, seed: int = 0) -> Encoder:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return Mamba2(signal, patch_samples=LENGTH, d_model=16, n_layers=2, headdim=4, d_state=8)
-
-
-def build(
-    signal: SignalSpec, freeze: bool = True, encoder_seed: int = 0, readout: Any = MLPReadout, **more: Any
-) -> Phase:
-    objective = partial(Supervised, target="remission", readout=readout, kind="classification")
-    frozen = {"freeze_encoder": True} if freeze else {"freeze_encoder_epochs": 1}
-    return Phase(
-        "head", signal, partial(encoder_of, seed=encoder_seed), objective, Optim(lr=3e-3), **{**frozen, **more}
-    )
-
-
-def data_of(store: Path) -> EEGData:
-    split = ParticipantSplit(val_ratio=0.3)
-    return EEGData(store, ChannelSequences(), split, targets=("remission",), batch_size=5)
-
-
-def train(
-    out: Path,
-    store: Path,
-    lines: list[str] | None = None,
-    max_epochs: int = 3,
-    build: Callable[..., Phase] = build,
-    **more: Any,
-) -> dict[str, Any]:
-    keys = RunKeys(out, mlflow=MLflowKeys(enabled=False), checkpoint_every_steps=2, overwrite=more.pop("over", False))
-    config = {"model": {"name": "head", "encoder": {"class_path": "Mamba2"}}, "data": {}, "extra": repr(more)}
-    trainer = TrainerKeys(max_epochs, accelerator="cpu", precision=more.pop("precision", "32-true"))
-    say = (lines if lines is not None else []).append
-    return fit(partial(build, **more), data_of(store), trainer, keys, config, None, say)
-
-
-def history(out: Path) -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
-
-
-def check_same(ours: Path, theirs: Path, within: float) -> None:
-    assert len(history(ours)) == len(history(theirs))
-    for row, other in zip(history(ours), history(theirs), strict=True):
-        assert row == pytest.approx(other, rel=within, abs=within)
-    best = [json.loads((folder / "run.json").read_text())["best"] for folder in (ours, theirs)]
-    assert best[0]["epoch"] == best[1]["epoch"]
-    weights = [read_checkpoint(folder / "best.ckpt").weights for folder in (ours, theirs)]
-    for name, value in weights[0].items():
-        torch.testing.assert_close(value, weights[1][name], rtol=within, atol=within)
-
-
-@pytest.fixture
-def count(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Windows that the encoder saw, a batch each."""
-    seen: list[int] = []
-    original = Mamba2.mix
-
-    def mix(self: Mamba2, tokens: Any, batch: EEGBatch, hidden: Any = None) -> Any:
-        seen.append(len(batch))
-        return original(self, tokens, batch, hidden)
-
-    monkeypatch.setattr(Mamba2, "mix", mix)
-    return seen
-
-
+@pytest.mark.usefixtures("without_pooling")
 @pytest.mark.parametrize("readout", [MLPReadout, POWER])
 def test_a_run_with_stored_tokens_is_the_run_without_them(
-    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch, count: list[int], readout: Any
+    tmp_path: Path, ten_people: Path, monkeypatch: pytest.MonkeyPatch, encoder_runs: list[int], readout: Any
 ) -> None:
     lines: list[str] = []
-    record = train(tmp_path / "stored", store, lines, readout=readout)
-    n_stored = sum(count)
+    record = train(tmp_path / "stored", ten_people, lines, readout=readout)
+    n_stored = sum(encoder_runs)
     assert any("are computed once, and kept in" in line for line in lines)
     assert record["freeze"]["unchanged"]
     with monkeypatch.context() as patch:
         patch.setattr(encode_once, "MOST_OF_FREE_MEMORY", 0.0)
-        count.clear()
+        encoder_runs.clear()
         lines = []
-        train(tmp_path / "anew", store, lines, readout=readout)
+        train(tmp_path / "anew", ten_people, lines, readout=readout)
     assert any("it runs anew in each of the 3 epochs" in line for line in lines)
     assert not (tmp_path / "anew" / FILE).exists()
     assert n_stored < 10 * 3 + 6  # every sequence once, and a batch for the showcase
-    assert sum(count) > 2 * n_stored
+    assert sum(encoder_runs) > 2 * n_stored
     check_same(tmp_path / "stored", tmp_path / "anew", 1e-6)
     with (
         np.load(tmp_path / "stored/predictions_val.npz") as ours,
@@ -165,8 +52,8 @@ def test_a_run_with_stored_tokens_is_the_run_without_them(
         assert np.array_equal(ours["sample"], his["sample"])
 
 
-def test_tokens_are_those_of_the_encoder_at_every_window_that_is_there(store: Path) -> None:
-    data = data_of(store)
+def test_tokens_are_those_of_the_encoder_at_every_window_that_is_there(ten_people: Path) -> None:
+    data = data_of(ten_people)
     data.setup()
     encoder = encoder_of(data.signal)
     asked = Asked(encoder, {}, data, data.val_dataloader(), "32-true")
@@ -188,8 +75,8 @@ def test_tokens_are_those_of_the_encoder_at_every_window_that_is_there(store: Pa
         assert (kept.of(encoder, labels)[~valid] == 0).all()
 
 
-def test_a_window_that_was_not_kept_is_an_error(store: Path) -> None:
-    data = data_of(store)
+def test_a_window_that_was_not_kept_is_an_error(ten_people: Path) -> None:
+    data = data_of(ten_people)
     data.setup()
     encoder = encoder_of(data.signal)
     asked = Asked(encoder, {}, data, data.val_dataloader(), "32-true")
@@ -202,37 +89,37 @@ def test_a_window_that_was_not_kept_is_an_error(store: Path) -> None:
         kept.of(encoder, some)
 
 
-def test_an_encoder_that_trains_runs_in_every_epoch(tmp_path: Path, store: Path, count: list[int]) -> None:
+def test_an_encoder_that_trains_runs_in_every_epoch(tmp_path: Path, ten_people: Path, encoder_runs: list[int]) -> None:
     lines: list[str] = []
-    record = train(tmp_path, store, lines, freeze=False)
+    record = train(tmp_path, ten_people, lines, freeze=False)
     assert not any("computed once" in line for line in lines)
     assert not (tmp_path / FILE).exists()
     assert record["freeze"]["epochs"] == 1
-    assert sum(count) >= 3 * 30
+    assert sum(encoder_runs) >= 3 * 30
 
 
 def test_a_readout_that_reads_no_tokens_and_a_single_epoch_make_the_encoder_run(
-    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, ten_people: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train(tmp_path / "once", store, max_epochs=1)
+    train(tmp_path / "once", ten_people, max_epochs=1)
     assert not (tmp_path / "once" / FILE).exists()
     monkeypatch.setattr(MLPReadout, "reads_tokens", False)
-    train(tmp_path / "signals", store)
+    train(tmp_path / "signals", ten_people)
     assert not (tmp_path / "signals" / FILE).exists()
 
 
-def test_a_sum_is_kept_where_every_term_reads_tokens_alone(tmp_path: Path, store: Path) -> None:
+def test_a_sum_is_kept_where_every_term_reads_tokens_alone(tmp_path: Path, ten_people: Path) -> None:
     term = partial(Supervised, target="remission", readout=ToyReadout)
 
     def summed(signal: SignalSpec, **more: Any) -> Phase:
         objective = partial(WeightedSum, terms={"a": term, "b": term}, weights={"a": 1.0, "b": 0.5})
         return Phase("head", signal, encoder_of, objective, freeze_encoder=True)
 
-    train(tmp_path, store, build=summed)
+    train(tmp_path, ten_people, build=summed)
     assert (tmp_path / FILE).exists()
 
 
-def test_labels_are_read_without_the_signals(tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_are_read_without_the_signals(tmp_path: Path, ten_people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     original = Supervised.start
 
@@ -242,12 +129,12 @@ def test_labels_are_read_without_the_signals(tmp_path: Path, store: Path, monkey
         original(self, encoder, batches)
 
     monkeypatch.setattr(Supervised, "start", start)
-    train(tmp_path, store, freeze=False)
+    train(tmp_path, ten_people, freeze=False)
     assert set(seen) == {4}  # one zero
 
 
 def test_a_head_starts_from_the_tokens_that_training_begins_with_and_never_again_on_resume(
-    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, ten_people: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passes: list[list[tuple[int, ...]]] = []
     original = PowerReadout.start
@@ -259,7 +146,7 @@ def test_a_head_starts_from_the_tokens_that_training_begins_with_and_never_again
 
     monkeypatch.setattr(PowerReadout, "start", start)
     for freeze in (True, False):
-        train(tmp_path / f"{freeze}", store, freeze=freeze, readout=POWER)
+        train(tmp_path / f"{freeze}", ten_people, freeze=freeze, readout=POWER)
         assert len(passes) == 2
         assert passes[0] == passes[1]
         passes.clear()
@@ -267,22 +154,23 @@ def test_a_head_starts_from_the_tokens_that_training_begins_with_and_never_again
         axes = weights["objective.readout.axes"]
         torch.testing.assert_close(axes.T @ axes, torch.eye(4), rtol=1e-5, atol=1e-5)
         assert not torch.equal(axes, torch.eye(16)[:, :4])
-        train(tmp_path / f"{freeze}", store, freeze=freeze, readout=POWER, max_epochs=4)
+        train(tmp_path / f"{freeze}", ten_people, freeze=freeze, readout=POWER, max_epochs=4)
         assert not passes
         again = read_checkpoint(tmp_path / f"{freeze}/last.ckpt").weights
         assert torch.equal(again["objective.readout.axes"], axes)
 
 
-class Killed(BaseException):
-    pass
-
-
 @pytest.mark.parametrize("readout", [MLPReadout, POWER])
 @pytest.mark.parametrize("n_saves", [1, 4, 9])
 def test_a_run_killed_and_resumed_reads_its_tokens_back_and_ends_bit_identical(
-    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch, count: list[int], n_saves: int, readout: Any
+    tmp_path: Path,
+    ten_people: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    encoder_runs: list[int],
+    n_saves: int,
+    readout: Any,
 ) -> None:
-    train(tmp_path / "whole", store, readout=readout)
+    train(tmp_path / "whole", ten_people, readout=readout)
     original, saved = Keeper._save, [0]
 
     def save(self: Keeper, trainer: Any, name: str) -> None:
@@ -294,12 +182,12 @@ def test_a_run_killed_and_resumed_reads_its_tokens_back_and_ends_bit_identical(
     with monkeypatch.context() as patch:
         patch.setattr(Keeper, "_save", save)
         with pytest.raises(Killed):
-            train(tmp_path / "killed", store, readout=readout)
-    count.clear()
+            train(tmp_path / "killed", ten_people, readout=readout)
+    encoder_runs.clear()
     lines: list[str] = []
-    train(tmp_path / "killed", store, lines, readout=readout)
+    train(tmp_path / "killed", ten_people, lines, readout=readout)
     assert any("are read from" in line for line in lines)
-    assert sum(count) <= 5  # the showcase
+    assert sum(encoder_runs) <= 5  # the showcase
     check_same(tmp_path / "killed", tmp_path / "whole", 0.0)
 
 
@@ -311,9 +199,9 @@ STALE: dict[str, Callable[[Path, Path], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("what", STALE)
-def test_a_file_of_other_weights_data_or_precision_is_never_used(tmp_path: Path, store: Path, what: str) -> None:
-    train(tmp_path / "first", store)
-    other = STALE[what](tmp_path, store)
+def test_a_file_of_other_weights_data_or_precision_is_never_used(tmp_path: Path, ten_people: Path, what: str) -> None:
+    train(tmp_path / "first", ten_people)
+    other = STALE[what](tmp_path, ten_people)
     train(tmp_path / "clean", **other)
     lines: list[str] = []
     (tmp_path / "mixed").mkdir()
@@ -324,8 +212,8 @@ def test_a_file_of_other_weights_data_or_precision_is_never_used(tmp_path: Path,
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
-def test_a_damaged_file_is_noticed_and_replaced(tmp_path: Path, store: Path, damage: str) -> None:
-    train(tmp_path / "clean", store)
+def test_a_damaged_file_is_noticed_and_replaced(tmp_path: Path, ten_people: Path, damage: str) -> None:
+    train(tmp_path / "clean", ten_people)
     whole = (tmp_path / "clean" / FILE).read_bytes()
     flipped = bytearray(whole)
     flipped[-100] ^= 1
@@ -333,18 +221,18 @@ def test_a_damaged_file_is_noticed_and_replaced(tmp_path: Path, store: Path, dam
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / FILE).write_bytes(content)
     lines: list[str] = []
-    train(tmp_path / "run", store, lines)
+    train(tmp_path / "run", ten_people, lines)
     assert any("is damaged, and is replaced" in line for line in lines)
     check_same(tmp_path / "run", tmp_path / "clean", 0.0)
 
 
-def test_the_key_knows_everything_that_decides_a_token(store: Path) -> None:
-    data = data_of(store)
+def test_the_key_knows_everything_that_decides_a_token(ten_people: Path) -> None:
+    data = data_of(ten_people)
     data.setup()
     encoder = encoder_of(data.signal)
     asked = Asked(encoder, {"class_path": "Mamba2"}, data, data.val_dataloader(), "32-true")
     outline = asked.outline()
-    short = EEGData(store, ChannelSequences(max_windows=3), ParticipantSplit(val_ratio=0.3), batch_size=5)
+    short = EEGData(ten_people, ChannelSequences(max_windows=3), ParticipantSplit(val_ratio=0.3), batch_size=5)
     short.setup()
     others = [
         replace(asked, encoder=encoder_of(data.signal, 1)),

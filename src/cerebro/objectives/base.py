@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from cerebro.encoders.base import Encoder, in_words
 from cerebro.errors import ConfigError
+from cerebro.nn.sample_rows import SampleRows
 from cerebro.signal import EEGBatch, SignalSpec
 
 
@@ -58,6 +59,26 @@ class FixedWindows:
     n_visits: int
 
 
+class PooledSamples:
+    """What an objective that ``pools`` reads of samples whose tokens stay the same, by the number of the sample.
+
+    Parameters
+    ----------
+    sample : int64 (W,)
+        Numbers of the samples (``EEGBatch.sample``), each once.
+    features : (W, F)
+        Their features, `Objective.pooled`.
+    """
+
+    def __init__(self, sample: Int64[Tensor, " W"], features: Float[Tensor, "W F"]) -> None:
+        self.rows = SampleRows(sample)
+        self.features = features
+
+    def of(self, batch: EEGBatch) -> Float[Tensor, "B F"]:
+        """Features of a batch, all of whose samples must be known."""
+        return self.features[self.rows.of(batch.sample)]
+
+
 class Objective(nn.Module, ABC):
     """Loss of an encoder on a batch; final classes take ``(encoder, signal, ...)``.
 
@@ -68,6 +89,8 @@ class Objective(nn.Module, ABC):
     starts_from_labels: bool = False  # True where ``start`` looks at labels alone: no signal is read for it
     starts_from_tokens: bool = False  # True where ``start_from_tokens`` is to be called
     reads_tokens_alone: bool = False  # True where loss and predictions need ``encoder(batch)`` and labels, no signal
+    pools: bool = False  # True where loss and predictions need ``pooled`` and labels, and not the tokens themselves
+    pooled_samples: "PooledSamples | None" = None  # read for batches without signals where no tokens are given
 
     def __init__(self, encoder: Encoder, signal: SignalSpec) -> None:
         super().__init__()
@@ -99,6 +122,10 @@ class Objective(nn.Module, ABC):
         What does not change over epochs can be computed once here; gives lines for the user.
         """
         return []
+
+    def pooled(self, encoder: Encoder, batch: EEGBatch, tokens: Tensor) -> Float[Tensor, "B F"]:
+        """What loss and predictions read of the tokens, where the objective ``pools``: nothing of it learns."""
+        raise NotImplementedError(f"{type(self).__name__} reads the tokens themselves")
 
     @abstractmethod
     def forward(self, encoder: Encoder, batch: EEGBatch, tokens: Tensor | None = None) -> Loss:

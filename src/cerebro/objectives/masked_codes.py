@@ -13,6 +13,7 @@ from cerebro.errors import ConfigError, check_between
 from cerebro.nn.attention import EPS
 from cerebro.nn.processes import mean_over_processes, sum_over_processes
 from cerebro.nn.quantizer import count_codes
+from cerebro.nn.sample_rows import SampleRows
 from cerebro.objectives.base import FixedWindows, Loss, Objective, check_own_channels
 from cerebro.objectives.masks import random_mask
 from cerebro.objectives.vqnsp import VQNSP
@@ -67,13 +68,11 @@ class CodeTable:
 
     def __init__(self, sample: Int64[Tensor, " W"], codes: Int[Tensor, "W C N"]) -> None:
         self.codes = codes
-        absent = len(sample)  # out of range: a window that is not in the table is an error and never another's codes
-        self.row = torch.full((int(sample.max()) + 1,), absent, dtype=torch.int64, device=sample.device)
-        self.row[sample] = torch.arange(len(sample), device=sample.device)
+        self.rows = SampleRows(sample)
 
     def of(self, batch: EEGBatch) -> Int64[Tensor, "B C N"]:
         """Codes of a batch, all of whose windows must be in the table."""
-        return self.codes[self.row[batch.sample], : batch.eeg.shape[1]].long()
+        return self.codes[self.rows.of(batch.sample), : batch.eeg.shape[1]].long()
 
 
 class MaskedCodes(Objective):

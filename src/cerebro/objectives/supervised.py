@@ -84,6 +84,7 @@ class Supervised(Objective):
         self.readout = readout(encoder, signal, n_classes if kind == "classification" else 1)
         self.reads_tokens_alone = self.readout.reads_tokens
         self.starts_from_tokens = self.readout.starts_from_tokens
+        self.pools = self.readout.pools
         self.register_buffer("target_mean", torch.zeros(()))
         self.register_buffer("target_sd", torch.ones(()))
         if kind == "classification":
@@ -128,9 +129,9 @@ class Supervised(Objective):
 
     def forward(self, encoder: Encoder, batch: EEGBatch, tokens: Tensor | None = None) -> Loss:
         """Loss over the windows with a known label; zero, with a zero gradient, if there is none; hands tokens on."""
-        if tokens is None and self.readout.reads_tokens:
+        if tokens is None and self.readout.reads_tokens and batch.has_signal:
             tokens = encoder(batch)
-        outputs = self.readout(encoder, batch, tokens).float()
+        outputs = self._outputs(encoder, batch, tokens)
         known, label = batch.known[self.target], batch.targets[self.target]
         n_known = sum_over_processes(known.sum())
         each = self._errors(outputs, torch.where(known, label, 0.0))
@@ -141,6 +142,19 @@ class Supervised(Objective):
             parts["accuracy"] = mean_over_processes(torch.where(known, right, 0.0).sum(), known.sum())
         counts = dict.fromkeys(["loss", *parts], n_known)
         return Loss(total, {**parts, "known": n_known / (len(batch) * n_processes())}, tokens, counts)
+
+    def pooled(self, encoder: Encoder, batch: EEGBatch, tokens: Tensor) -> Float[Tensor, "B F"]:
+        """Features of the readout, before anything that learns."""
+        return self.readout.pooled(encoder, batch, tokens)
+
+    def _outputs(self, encoder: Encoder, batch: EEGBatch, tokens: Tensor | None) -> Float[Tensor, "B O"]:
+        """Outputs of the readout in float32: from the tokens, the features that are kept, or the signals."""
+        if tokens is None and not batch.has_signal:
+            if self.pooled_samples is None:
+                raise RuntimeError("the batch has no signals, and neither its tokens nor its features are kept")
+            return self.readout.of_pooled(self.pooled_samples.of(batch)).float()
+        outputs: Tensor = self.readout(encoder, batch, tokens)
+        return outputs.float()
 
     def _errors(self, outputs: Float[Tensor, "B O"], label: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
         if self.kind == "classification":
@@ -156,7 +170,7 @@ class Supervised(Objective):
     @torch.no_grad()
     def predict(self, encoder: Encoder, batch: EEGBatch, tokens: Tensor | None = None) -> Mapping[str, Tensor]:
         """Prediction in the target's unit (B,), or probabilities of the classes (B, K)."""
-        outputs = self.readout(encoder, batch, tokens).float()
+        outputs = self._outputs(encoder, batch, tokens)
         if self.kind == "classification":
             return {self.target: outputs.softmax(dim=-1)}
         return {self.target: outputs[:, 0] * self.target_sd + self.target_mean}

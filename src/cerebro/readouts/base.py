@@ -23,6 +23,7 @@ class Readout(nn.Module, ABC):
     reads_tokens: bool = True  # False where a readout cannot use the encoder's tokens
     fewest_tokens: int = 1  # of a channel, below which a prediction means nothing: of one there is no variance
     starts_from_tokens: bool = False  # True where it looks at the training tokens before it learns, see start
+    pools: bool = False  # True where tokens that stay the same give the same features at every step, see pooled
     predicts_windows: bool = False  # True where the outputs of a row are a vote of its windows, see window_outputs
 
     def __init__(self, encoder: Encoder, signal: SignalSpec, n_outputs: int) -> None:
@@ -40,6 +41,17 @@ class Readout(nn.Module, ABC):
         self, encoder: Encoder, batch: EEGBatch, tokens: Float[Tensor, "B C N D"] | None = None
     ) -> Float[Tensor, "B O"]:
         """Outputs, one row per window."""
+
+    def pooled(self, encoder: Encoder, batch: EEGBatch, tokens: Float[Tensor, "B C N D"]) -> Float[Tensor, "B F"]:
+        """All that outputs are made of, before anything that learns, where the readout ``pools``.
+
+        Of a frozen encoder they are computed once, and epochs of the head read them in place of tokens.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no features that stay the same")
+
+    def of_pooled(self, pooled: Float[Tensor, "B F"]) -> Float[Tensor, "B O"]:
+        """Outputs from the features, where the readout ``pools``."""
+        raise NotImplementedError(f"{type(self).__name__} has no features that stay the same")
 
     def window_outputs(
         self, encoder: Encoder, batch: EEGBatch, tokens: Float[Tensor, "B C N D"] | None = None

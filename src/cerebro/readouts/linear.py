@@ -23,6 +23,8 @@ class LinearReadout(Readout):
         Dropout before the linear layer, in [0, 1).
     """
 
+    pools = True
+
     def __init__(self, encoder: Encoder, signal: SignalSpec, n_outputs: int, dropout: float = 0.0) -> None:
         super().__init__(encoder, signal, n_outputs)
         self.norm = nn.LayerNorm(encoder.d_model, eps=EPS)
@@ -35,6 +37,13 @@ class LinearReadout(Readout):
         self, encoder: Encoder, batch: EEGBatch, tokens: Float[Tensor, "B C N D"] | None = None
     ) -> Float[Tensor, "B O"]:
         """Outputs, one row per window."""
-        tokens = encoder(batch) if tokens is None else tokens
-        outputs: Tensor = self.head(self.dropout(self.norm(mean_over_valid(tokens, encoder.valid(batch)))))
+        return self.of_pooled(self.pooled(encoder, batch, encoder(batch) if tokens is None else tokens))
+
+    def pooled(self, encoder: Encoder, batch: EEGBatch, tokens: Float[Tensor, "B C N D"]) -> Float[Tensor, "B D"]:
+        """Mean of the valid tokens."""
+        return mean_over_valid(tokens, encoder.valid(batch))
+
+    def of_pooled(self, pooled: Float[Tensor, "B D"]) -> Float[Tensor, "B O"]:
+        """Outputs from the mean."""
+        outputs: Tensor = self.head(self.dropout(self.norm(pooled)))
         return outputs

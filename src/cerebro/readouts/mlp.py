@@ -75,6 +75,7 @@ class MLPReadout(Readout):
             )
         self.over_channels, self.over_windows = over_channels, over_windows
         self.predicts_windows = over_windows == "vote"
+        self.pools = over_windows != "vote" and "attention" not in (over_channels, over_windows)
         if over_windows in ("statistics", "log_power"):
             self.fewest_tokens = FEWEST_FOR_POWER
         self.by_name = (
@@ -107,14 +108,18 @@ class MLPReadout(Readout):
         if self.predicts_windows:
             logits = self.window_outputs(encoder, batch, tokens)
             return log_mean_probability(logits, encoder.valid(batch).any(dim=1))
-        tokens = encoder(batch) if tokens is None else tokens
+        return self.of_pooled(self.pooled(encoder, batch, encoder(batch) if tokens is None else tokens))
+
+    def pooled(self, encoder: Encoder, batch: EEGBatch, tokens: Float[Tensor, "B C N D"]) -> Float[Tensor, "B F"]:
+        """Tokens pooled over windows and channels; nothing of it learns, unless by attention."""
         valid = encoder.valid(batch)
         if self.over_channels == self.over_windows == "mean":
-            pooled = mean_over_valid(tokens, valid)
-        else:
-            pooled = self._channels_pooled(
-                encoder, batch, self._windows_pooled(encoder, batch, tokens, valid), valid.any(dim=2)
-            )
+            return mean_over_valid(tokens, valid)
+        by_channel = self._windows_pooled(encoder, batch, tokens, valid)
+        return self._channels_pooled(encoder, batch, by_channel, valid.any(dim=2))
+
+    def of_pooled(self, pooled: Float[Tensor, "B F"]) -> Float[Tensor, "B O"]:
+        """Outputs from pooled tokens."""
         outputs: Tensor = self.layers(pooled)
         return outputs
 

@@ -60,6 +60,7 @@ class PowerReadout(Readout):
 
     fewest_tokens = FEWEST_FOR_POWER
     starts_from_tokens = True
+    pools = True
     axes: Tensor
     centre: Tensor
     scale: Tensor
@@ -130,10 +131,16 @@ class PowerReadout(Readout):
         self, encoder: Encoder, batch: EEGBatch, tokens: Float[Tensor, "B C N D"] | None = None
     ) -> Float[Tensor, "B O"]:
         """Outputs, one row per sample."""
-        tokens = encoder(batch) if tokens is None else tokens
+        return self.of_pooled(self.pooled(encoder, batch, encoder(batch) if tokens is None else tokens))
+
+    def pooled(self, encoder: Encoder, batch: EEGBatch, tokens: Float[Tensor, "B C N D"]) -> Float[Tensor, "B F"]:
+        """Standardised features, side by side; the axes and scales stay as ``start`` found them."""
         features, known = self._features(encoder, batch, tokens)
-        standardised = ((features - self.centre) / self.scale).masked_fill(~known[..., None], 0.0)
-        outputs: Tensor = self.head(self.dropout(standardised.flatten(1)))
+        return ((features - self.centre) / self.scale).masked_fill(~known[..., None], 0.0).flatten(1)
+
+    def of_pooled(self, pooled: Float[Tensor, "B F"]) -> Float[Tensor, "B O"]:
+        """Outputs from the features."""
+        outputs: Tensor = self.head(self.dropout(pooled))
         return outputs
 
     def _features(

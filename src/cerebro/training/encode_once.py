@@ -119,11 +119,11 @@ class Asked:
         return next(self.encoder.parameters()).device
 
 
-def encode_once(asked: Asked, out: Path, n_epochs: int, say: Callable[[str], None]) -> FrozenTokens | None:
+def encode_once(asked: Asked, out: Path, otherwise: str, say: Callable[[str], None]) -> FrozenTokens | None:
     """Tokens of all training and validation windows; ``None``, with a line, where they would take too much memory.
 
-    Read from ``out`` where an earlier run left them, else computed and kept there. Of several processes the first one
-    computes them, and the others read its file.
+    The line ends with what happens ``otherwise``. Tokens are read from ``out`` where an earlier run left them, else
+    computed and kept there. Of several processes the first one computes them, and the others read its file.
     """
     device = next(asked.encoder.parameters()).device
 
@@ -131,10 +131,10 @@ def encode_once(asked: Asked, out: Path, n_epochs: int, say: Callable[[str], Non
         outline = asked.outline()
         n_bytes = outline.n_rows * asked.encoder.d_model * (2 if asked.precision == "bf16-mixed" else 4)
         what = f"tokens of {len(outline.sample):,} windows ({n_bytes / 1e6:,.1f} MB)"
-        if n_bytes > MOST_OF_FREE_MEMORY * (free := _free_bytes(device)):
+        if n_bytes > MOST_OF_FREE_MEMORY * (free := free_bytes(device)):
             say(
                 f"the encoder is frozen, but {what} would take more than a quarter of the {free / 1e9:,.1f} GB of "
-                f"memory that are free: it runs anew in each of the {n_epochs} epochs"
+                f"memory that are free: {otherwise}"
             )
             return None, ""
         key = asked.key(outline)
@@ -177,6 +177,6 @@ def _one_by_one(loaders: list[ResumableLoader]) -> Iterable[RawBatch]:
         yield from loader
 
 
-def _free_bytes(device: torch.device) -> int:
+def free_bytes(device: torch.device) -> int:
     """Memory that is free where the tokens will lie."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else int(psutil.virtual_memory().available)

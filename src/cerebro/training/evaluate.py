@@ -146,7 +146,7 @@ def evaluate(
             for raw in progress(batches, what, "batch", stays=False):
                 batch = raw.to(device, non_blocking=True).to_microvolts()
                 tokens = phase.known_tokens(batch)
-                if tokens is None and phase.objective.reads_tokens_alone:
+                if tokens is None and phase.objective.reads_tokens_alone and batch.has_signal:
                     tokens = phase.encoder(batch)  # once for loss and predictions
                 if with_losses:
                     loss = phase.objective(phase.encoder, batch, tokens)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cerebro.encoders.base import Encoder
 from cerebro.files import write_atomically
+from cerebro.nn.sample_rows import SampleRows
 from cerebro.signal import EEGBatch
 
 
@@ -61,15 +62,12 @@ class FrozenTokens:
         self.values = values
         self._n_tokens = outline.n_tokens.to(device)
         self._first = (outline.end - outline.n_channels * outline.n_tokens).to(device)
-        absent = len(outline.sample)  # out of range: a window that is not here is an error and never another's tokens
-        self._place = torch.full((int(outline.sample.max()) + 1,), absent, dtype=torch.int64)
-        self._place[outline.sample] = torch.arange(len(outline.sample))
-        self._place = self._place.to(device)
+        self._rows = SampleRows(outline.sample.to(device))
 
     def of(self, encoder: Encoder, batch: EEGBatch) -> Float[Tensor, "B C N D"]:
         """What ``encoder(batch)`` gives, but zeros for padding."""
         _, n_channels, n_most = encoder.valid(batch).shape
-        place = self._place[batch.sample.to(self.values.device)]
+        place = self._rows.of(batch.sample.to(self.values.device))
         first, n_tokens = self._first[place], self._n_tokens[place]
         channel = torch.arange(n_channels, device=place.device)
         token = torch.arange(n_most, device=place.device)

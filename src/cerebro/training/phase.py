@@ -123,6 +123,14 @@ class Phase(LightningModule):
         """Tokens (B, C, N, D) of a batch that a frozen encoder gave before; ``None`` if it has to run."""
         return None if self.frozen_tokens is None else self.frozen_tokens.of(self.encoder, batch)
 
+    def tokens_of(self, batch: EEGBatch) -> Tensor:
+        """Tokens (B, C, N, D) of a batch: those that a frozen encoder gave before, or those that it gives now."""
+        known = self.known_tokens(batch)
+        if known is not None:
+            return known
+        tokens: Tensor = self.encoder(batch)
+        return tokens
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One AdamW; its learning rate is set before every step as a function of the step alone."""
         return self.optim.build(self.encoder, self.objective)

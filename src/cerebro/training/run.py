@@ -17,7 +17,6 @@ from cerebro.errors import CheckpointError, ConfigError
 from cerebro.files import copy_atomically, lock_folder, remove_orphans, write_atomically, write_json
 from cerebro.nn.processes import alone, gather_uneven_rows, is_first_process, made_by_first_process, n_processes
 from cerebro.objectives.base import FixedWindows
-from cerebro.progress import progress
 from cerebro.signal import EEGBatch, SignalSpec
 from cerebro.training.bar import Bar
 from cerebro.training.checkpoint import (
@@ -41,7 +40,9 @@ from cerebro.training.keep import Keeper, NoBatches, Positioned, ResumableLoader
 from cerebro.training.keys import RunKeys, TrainerKeys
 from cerebro.training.launch import OwnNoise, check_shared, several_processes, strategy_of
 from cerebro.training.packaging import data_of, origin_tags, package_run, version_tags
+from cerebro.training.passes import OncePerWindow, StartBatches
 from cerebro.training.phase import Phase
+from cerebro.training.pool_once import pool_once
 from cerebro.training.probing import Probing
 from cerebro.training.process import isolated_randomness, peak_memory_mb, restart_peak_memory, without_hints
 from cerebro.training.run_folder import look_into, no_state, nothing_to_resume
@@ -299,15 +300,17 @@ class _Run:
             batches = Positioned(self.train.loader.without_signals()) if of_labels else self.train
             self.phase.eval()
             with torch.no_grad():
-                self.phase.objective.start(self.phase.encoder, _StartBatches(batches, device))
+                self.phase.objective.start(self.phase.encoder, StartBatches(batches, device))
             self.phase.train()
             self.train.seek(0, 0)
         else:
             self.phase.load_state_dict(self.resumed.weights)
         self._prepare(trainer)
-        self._encode_once()
+        is_kept = self._encode_once()
         if self.resumed is None and self.phase.objective.starts_from_tokens:
             self._start_from_tokens(device)
+        if is_kept and self.phase.objective.pools:
+            self._pool_once()
         with without_hints():
             warnings.filterwarnings("ignore", message="Found .* module.* in eval mode")  # frozen parts are meant to be
             warnings.filterwarnings("ignore", message="You're resuming from .* not resumable")  # `Positioned` is
@@ -323,42 +326,55 @@ class _Run:
         device, precision = trainer.strategy.root_device, self.trainer_keys.precision
         n_windows = self.data.n_training_windows
         n_visits = self.trainer_keys.max_epochs * len(self.train) * self.data.batch_size
-        windows = FixedWindows(_OncePerWindow(self.data, device), n_windows, n_visits)
+        windows = FixedWindows(OncePerWindow(self.data, device), n_windows, n_visits)
         is_bf16 = precision == "bf16-mixed"
         with alone(), torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=is_bf16):
             for line in self.phase.objective.prepare(self.phase.encoder, windows):
                 self.say(line)
 
-    def _encode_once(self) -> None:
-        """Where the encoder is frozen in all epochs and its tokens are all that is read, let it run once."""
+    def _encode_once(self) -> bool:
+        """Where the encoder is frozen in all epochs and its tokens are all that is read, let it run once, if they fit.
+
+        Gives whether what is made of the signals stays the same over epochs, and is worth keeping.
+        """
         n_epochs = self.trainer_keys.max_epochs
         if self.n_frozen < n_epochs or not (
             self.phase.objective.reads_tokens_alone and self.data.has_fixed_windows and self._pays()
         ):
-            return
+            return False
         description = self.config["model"].get("encoder") or {}
         asked = Asked(self.phase.encoder, description, self.data, self.val, self.trainer_keys.precision)
-        tokens = encode_once(asked, self.keys.out, n_epochs, self.say)
+        pools = self.phase.objective.pools
+        otherwise = "its head keeps features" if pools else f"it runs anew in each of the {n_epochs} epochs"
+        tokens = encode_once(asked, self.keys.out, otherwise, self.say)
         if tokens is not None:
             self.phase.frozen_tokens = tokens
-            self.train.loader = self.train.loader.without_signals()
-            self.keeper.val = self.keeper.val.without_signals()
+            self._leave_out_signals()
+        return True
+
+    def _pool_once(self) -> None:
+        """Let the head keep what it makes of the tokens before anything learns, and forget the tokens."""
+        loaders: list[ResumableLoader] = [self.data.evaluation_loader("train"), self.val]
+        if self.phase.frozen_tokens is not None:
+            loaders = [loader.without_signals() for loader in loaders]
+        if pool_once(self.phase, loaders, self.trainer_keys.precision, self.say):
+            self.phase.frozen_tokens = None
+            self._leave_out_signals()
+
+    def _leave_out_signals(self) -> None:
+        self.train.loader = self.train.loader.without_signals()
+        self.keeper.val = self.keeper.val.without_signals()
 
     def _start_from_tokens(self, device: torch.device) -> None:
         """Let heads look at the tokens of the training batches, which a frozen encoder gave before."""
-        batches = _StartBatches(self.train, device, "tokens that the head starts from")
-
+        batches = StartBatches(self.train, device, "tokens that the head starts from")
         is_bf16 = self.trainer_keys.precision == "bf16-mixed"
-
-        def encode(batch: EEGBatch) -> Tensor:
-            with torch.autocast(device.type, torch.bfloat16, enabled=is_bf16):
-                tokens: Tensor = self.phase.encoder(batch)
-            return tokens
 
         def with_tokens() -> Iterator[tuple[EEGBatch, Tensor]]:
             for batch in batches:
-                known = self.phase.known_tokens(batch)
-                yield batch, encode(batch) if known is None else known
+                with torch.autocast(device.type, torch.bfloat16, enabled=is_bf16):
+                    tokens = self.phase.tokens_of(batch)
+                yield batch, tokens
 
         self.phase.eval()
         with torch.no_grad():
@@ -425,29 +441,6 @@ class _Run:
             result["registered"] = version.plain()
         self.tracker.finish("FINISHED", [out / "config.yaml", *out.glob("isc.json")], result)
         return result
-
-
-class _StartBatches:
-    """Training batches of epoch 0 in microvolts, from the first at every iteration."""
-
-    def __init__(self, loader: Positioned, device: torch.device, what: str = "labels and codes") -> None:
-        self.loader, self.device, self.what = loader, device, what
-
-    def __iter__(self) -> Iterator[EEGBatch]:
-        self.loader.seek(0, 0)
-        for raw in progress(self.loader, self.what, "batch", stays=False):
-            yield raw.to(self.device).to_microvolts()
-
-
-class _OncePerWindow:
-    """Every training window once, in microvolts; the loader is made when it is asked for."""
-
-    def __init__(self, data: PhaseData, device: torch.device) -> None:
-        self.data, self.device = data, device
-
-    def __iter__(self) -> Iterator[EEGBatch]:
-        for raw in progress(self.data.evaluation_loader("train"), "codes", "batch", stays=False):
-            yield raw.to(self.device).to_microvolts()
 
 
 @contextlib.contextmanager
