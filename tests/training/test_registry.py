@@ -106,6 +106,63 @@ def test_mlflow_that_fails_at_the_end_costs_a_line_and_nothing_else(
     record = read_json(root / "outputs/lost/run.json")
     assert record["state"] == "finished"
     assert "registered" not in record
+    assert "the same command registers it when MLflow is back" in told
+
+
+@pytest.mark.parametrize("first", [["--mlflow.enabled", "false"], TRACKED])
+@pytest.mark.parametrize("name", [["--run_name", "mine"], []])
+def test_a_finished_run_is_registered_later_without_training_again(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: list[str],
+    first: list[str],
+) -> None:
+    named = [*name, *SUPERVISED]
+    assert fit(tmp_path, "late", *named, *first) == 0
+    before = read_json(tmp_path / "outputs/late/run.json")
+    weights = (tmp_path / "outputs/late/best.ckpt").read_bytes()
+    asked = [*named, *TRACKED, "--mlflow.register", "late"]
+    with monkeypatch.context() as patch:  # still away
+        patch.setattr("mlflow.tracking.MlflowClient.create_model_version", _away)
+        assert fit(tmp_path, "late", *asked) == 0
+    told = capsys.readouterr().out
+    assert "holds this run already, finished; its model is not registered as late yet" in told
+    assert "did not register late" in told
+    assert fit(tmp_path, "late", *asked) == 0
+    assert "registered as late version 1: models:/late@newest" in capsys.readouterr().out
+    record = read_json(tmp_path / "outputs/late/run.json")
+    assert record["registered"] == {"name": "late", "version": "1", "alias": "newest"}
+    client = registry_of(tmp_path)
+    run = client.get_run(record["mlflow_run_id"])
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["data_hash"] == record["data_hash"]
+    assert len(client.get_metric_history(record["mlflow_run_id"], "train/loss")) == 1
+    assert len(run.inputs.dataset_inputs) == 1
+    assert client.get_model_version("late", "1").run_id == record["mlflow_run_id"]
+    changed = {"registered", "mlflow_run_id"}
+    assert record | dict.fromkeys(changed) == before | dict.fromkeys(changed)
+    assert read_folder(tmp_path / "outputs/late/model").config["weights_sha256"] == record["weights_sha256"]
+    assert (tmp_path / "outputs/late/best.ckpt").read_bytes() == weights
+    assert fit(tmp_path, "late", *asked) == 0
+    assert "finished; nothing to do" in capsys.readouterr().out
+    assert len(client.search_model_versions("name = 'late'")) == 1
+    assert len(client.search_runs([run.info.experiment_id])) == 1
+
+
+def _away(*_: Any, **__: Any) -> None:
+    raise sqlite3.OperationalError("database is locked")
+
+
+def test_a_run_without_a_name_of_its_own_is_registered_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit(tmp_path, "head", *SUPERVISED, *TRACKED, "--mlflow.register", "{run_name}") == 0
+    assert "registered as head version 1: models:/head@newest" in capsys.readouterr().out
+    assert read_folder(tmp_path / "outputs/head/model").config["name"] == "head"
+
+
+def test_what_cannot_be_registered_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit(tmp_path, "pre", *TRACKED, "--mlflow.register", "mine") == 0
+    assert "nothing is registered as mine: only supervised phases are" in capsys.readouterr().out
 
 
 def test_what_is_not_registered_is_one_line_that_says_what_is(

@@ -1,4 +1,4 @@
-"""When a phase becomes a package: at the end of a supervised run that has a name, or when ``cerebro export`` asks."""
+"""When a phase becomes a package: at the end of a run that has a name or is registered, or by `cerebro export`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +12,6 @@ from cerebro.files import read_json
 from cerebro.objectives.supervised import Supervised
 from cerebro.progress import progress
 from cerebro.training.checkpoint import Checkpoint, Stamp
-from cerebro.training.keep import Keeper
 from cerebro.training.keys import RunKeys
 from cerebro.training.package import Facts, Package, package_of, read_folder, read_package, write_file, write_folder
 from cerebro.training.phase import Phase
@@ -29,9 +28,14 @@ def file_of(run_name: str) -> str:
 
 
 def package_run(
-    phase: Phase, best: Checkpoint, data: PhaseData, keys: RunKeys, keeper: Keeper, say: Callable[[str], None]
+    phase: Phase,
+    best: Checkpoint,
+    data: PhaseData,
+    keys: RunKeys,
+    scores: Mapping[str, float],
+    say: Callable[[str], None],
 ) -> Path | None:
-    """Package the best epoch of a supervised run that has a name; gives the folder, None where there is nothing to do.
+    """Package the best epoch of a supervised run that has a name or is to be registered; gives the folder, or None.
 
     Parameters
     ----------
@@ -42,19 +46,20 @@ def package_run(
     data : PhaseData
         What it trained on: at most 4,096 of its windows say what its recordings are like.
     keys : RunKeys
-        ``out`` and ``run_name``.
-    keeper : Keeper
-        History and best epoch.
+        ``out``, ``run_name`` and what MLflow is asked to do; without a name that of the phase stands in its place.
+    scores : dict of float
+        Those of the best epoch, `scores_of`.
     say : callable
         Takes a line for the user.
     """
-    if not keys.run_name or not isinstance(phase.objective, Supervised):
+    name = keys.run_name or (phase.name if keys.mlflow.enabled and keys.mlflow.register else "")
+    if not name or not isinstance(phase.objective, Supervised):
         return None
     profile = _profile(phase, data)
-    package = package_of(best, facts_of(best, keys.run_name, scores_of(keeper.best, keeper.history)), profile)
-    write_file(package, keys.out / file_of(keys.run_name))
+    package = package_of(best, facts_of(best, name, scores), profile)
+    write_file(package, keys.out / file_of(name))
     write_folder(package, keys.out / FOLDER)
-    say(f"{keys.out / FOLDER} and {file_of(keys.run_name)} hold the model, to share and for cerebro predict")
+    say(f"{keys.out / FOLDER} and {file_of(name)} hold the model, to share and for cerebro predict")
     return keys.out / FOLDER
 
 

@@ -5,6 +5,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,9 @@ from cerebro.training.handover import asked_transfers, check_source, hand_over, 
 from cerebro.training.health import NonFiniteLoss
 from cerebro.training.keep import Keeper, NoBatches, Positioned, ResumableLoader, named_checkpoint, write_history
 from cerebro.training.keys import RunKeys, TrainerKeys
+from cerebro.training.late_registration import leave_finished, run_tags
 from cerebro.training.launch import OwnNoise, check_shared, several_processes, strategy_of
-from cerebro.training.packaging import data_of, origin_tags, package_run, version_tags
+from cerebro.training.packaging import data_of, package_run, scores_of, version_tags
 from cerebro.training.passes import OncePerWindow, StartBatches
 from cerebro.training.phase import Phase
 from cerebro.training.pool_once import pool_once
@@ -126,8 +128,7 @@ def fit(
         finished, is_begun = made_by_first_process(lambda: look_into(keys, stamp))
         own = read_checkpoint(keys.out / "last.ckpt") if is_begun else None
         if finished is not None:
-            say(f"{keys.out} holds this run already, finished; nothing to do")
-            return finished
+            return made_by_first_process(partial(leave_finished, finished, phase, data, stamp, keys, say))
         if own is not None:
             stamp = with_participants(stamp, own.stamp)
         resumed = own or resumed
@@ -209,15 +210,7 @@ class _Run:
             self.train.seek(n_epochs_done, kept["position"]["step"])
             if is_first_process():
                 write_history(self.keys.out / "history.jsonl", self.keeper.history)
-        warm = ", ".join(f"{report.source} ({report.weights_sha256[:12]})" for report in self.reports)
-        tags = {
-            "phase": self.phase.name,
-            "git_commit": self.stamp.git_commit,
-            "data_hash": self.stamp.data_hash,
-            "config_hash": self.stamp.config_hash,
-            "warm_start": warm or "none",
-        }
-        tags |= origin_tags(self.stamp.inputs)
+        tags = run_tags(self._identity())
         self.tracker.start(self.keys.run_name or self.phase.name, self.config, tags, self.keeper.history)
         self.tracker.log_data(*data_of(self.stamp))
         restart_peak_memory()
@@ -239,6 +232,17 @@ class _Run:
         if is_first_process():
             write_json(self.keys.out / "run.json", result)
         return result
+
+    def _identity(self) -> dict[str, Any]:
+        """What the run is, in run.json and for MLflow."""
+        return {
+            "phase": self.phase.name,
+            "transfers": [report.plain() for report in self.reports],
+            "git_commit": self.stamp.git_commit,
+            "data_hash": self.stamp.data_hash,
+            "config_hash": self.stamp.config_hash,
+            "inputs": self.stamp.inputs,
+        }
 
     def _beside(self, found: Evaluation) -> dict[str, float]:
         """What age and sex alone score, said once; and which targets no validation window has a label of."""
@@ -410,7 +414,7 @@ class _Run:
             write_synchrony(out / "isc.json", phase, self.data, self.trainer_keys.precision, device, self.say)
         write_history(out / "history.jsonl", keeper.history)
         result = {
-            "phase": phase.name,
+            **self._identity(),
             "state": "finished",
             "seconds": round(keeper.seconds, 3),
             "peak_memory_mb": round(peak_memory_mb(), 1),
@@ -418,13 +422,8 @@ class _Run:
             "parameters": sum(parameter.numel() for parameter in phase.parameters()),
             "trainable": self.freeze.n_trainable(phase, self.trainer_keys.max_epochs),
             "participants": self.stamp.participants,
-            "transfers": [report.plain() for report in self.reports],
             "freeze": self.freeze.receipt,
-            "git_commit": self.stamp.git_commit,
-            "data_hash": self.stamp.data_hash,
-            "config_hash": self.stamp.config_hash,
             "warm_start": list(self.stamp.inputs),
-            "inputs": self.stamp.inputs,
             "best": keeper.best,
             "confound": {
                 key.removeprefix("confound/"): value
@@ -435,10 +434,12 @@ class _Run:
             "last_weights_sha256": weights_sha256(last.weights),
             "mlflow_run_id": self.tracker.run_id,
         }
-        folder = package_run(phase, best, self.data, self.keys, keeper, self.say)
+        folder = package_run(phase, best, self.data, self.keys, scores_of(keeper.best, keeper.history), self.say)
         version = None if folder is None else self.tracker.publish(folder, version_tags(folder))
         if version is not None:
             result["registered"] = version.plain()
+        if folder is None and self.keys.mlflow.enabled and self.keys.mlflow.register:
+            self.say(f"nothing is registered as {self.keys.mlflow.register}: only supervised phases are")
         self.tracker.finish("FINISHED", [out / "config.yaml", *out.glob("isc.json")], result)
         return result
 

@@ -168,7 +168,7 @@ class Tracker:
         except Exception as error:  # as above
             self.say(
                 f"warning: MLflow at {self.keys.uri} did not register {self.keys.register} ({first_line(error)}); the "
-                f"model in {folder} is whole"
+                f"model in {folder} is whole, and the same command registers it when MLflow is back"
             )
             return None
         alias = f"@{version.alias}" if version.alias else f"/{version.number}"
