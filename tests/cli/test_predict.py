@@ -334,6 +334,7 @@ def test_mistakes_are_one_line(there: Path, tmp_path: Path, capsys: pytest.Captu
         ([model, recording, "--participant-from", "("], "no regular expression"),
         ([model, recording, "--processing", "absent.yaml"], "--processing absent.yaml not found"),
         ([model, recording, "--with", model], f"--with {model} is given twice"),
+        ([model, recording, "--with", "outputs/recording/best.ckpt"], "outputs/recording/best.ckpt is the model of"),
         ([model, recording, "--with", "outputs/windows/model"], "windows/model has another data.windows ("),
         ([model, recording, "--with", "absent"], "checkpoint absent not found"),
         ([model], "RECORDING"),
@@ -371,6 +372,21 @@ def test_a_model_without_its_processing_asks_for_it(
     assert "add --processing FILE" in capsys.readouterr().err
     for file in ("processing.yaml", "stores/primary/processing.json"):
         assert run("predict", tmp_path / "model", "raw/sub-03_eeg.fif", "--processing", file) == 0
+
+
+def test_models_whose_processing_is_given_need_not_know_it(
+    there: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dataclasses import replace
+
+    from cerebro.training.package import read_folder, write_folder
+
+    package = read_folder(Path(f"outputs/{AGAIN}/model"))
+    write_folder(replace(package, config={**package.config, "processing": {}}), tmp_path / "model")
+    both = ["predict", "outputs/recording/model", "raw/sub-03_eeg.fif", "--with", tmp_path / "model"]
+    assert run(*both) == 2
+    assert "has another processing (None)" in capsys.readouterr().err
+    assert run(*both, "--processing", "processing.yaml") == 0
 
 
 def test_a_model_that_tells_no_classes_is_refused(

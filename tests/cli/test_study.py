@@ -119,6 +119,17 @@ def test_nothing_is_written_into_a_study_that_another_process_holds(study_folder
     assert sorted(path.name for path in study_folder.iterdir()) == before
 
 
+def test_one_seed_of_a_recipe_with_ensembles_says_that_there_are_none(finished_study, capsys, monkeypatch):
+    monkeypatch.setattr("cerebro.cli.study.installed_code_version", lambda: "test")
+    out = finished_study(seeds=[0, 1], ensemble=True)
+    assert main(["run", "recipes/tiny.yaml", "--out", str(out)]) == 0
+    assert "no ensembles" not in "".join(capsys.readouterr())
+    monkeypatch.setattr("cerebro.cli.study._check_keys", lambda plan: None)
+    monkeypatch.setattr("cerebro.cli.study.run_plan", lambda *_: 3)
+    assert main(["run", "recipes/tiny.yaml", "--out", "runs/one", "--seeds", "0"]) == 3
+    assert "one seed is run, so that there are no ensembles" in "".join(capsys.readouterr())
+
+
 def test_report_writes_the_page_where_it_is_asked_to(study_folder, capsys):
     assert main(["report", str(study_folder), "--out", "elsewhere.html"]) == 0
     assert Path("elsewhere.html").read_text().startswith("<!doctype html>")

@@ -14,7 +14,7 @@ from torch import Tensor
 from cerebro.encoders.base import Encoder
 from cerebro.encoders.labram import LaBraM
 from cerebro.encoders.mamba2 import Mamba2
-from cerebro.errors import ConfigError
+from cerebro.errors import ConfigError, DataError
 from cerebro.readouts import PowerReadout
 from cerebro.signal import EEGBatch, SignalSpec
 
@@ -233,6 +233,14 @@ def test_a_state_dict_makes_another_head_equal(toy_signal: SignalSpec, toy_eeg: 
         assert not torch.allclose(first(encoder, batch), second(encoder, batch))
         second.load_state_dict(first.state_dict(), strict=True)
         assert torch.equal(first(encoder, batch), second(encoder, batch))
+
+
+def test_tokens_that_are_not_finite_are_refused_in_one_line(toy_signal: SignalSpec, toy_eeg: Any) -> None:
+    encoder = mamba(toy_signal)
+    ((batch, tokens),) = tokens_of(encoder, toy_eeg(3))
+    tokens[0, 0, 0, 0] = torch.nan
+    with pytest.raises(DataError, match="tokens of the training samples are not finite"):
+        started(encoder, [(batch, tokens)])
 
 
 def test_what_cannot_be_is_refused_in_one_line(toy_signal: SignalSpec) -> None:

@@ -32,9 +32,9 @@ POWER = partial(PowerReadout, n_components=4, over_channels="concat")  # looks a
 N_WINDOWS = (4, 7, 5, 2, 6, 5, 3, 8, 4, 5)
 
 
-def write(path: Path, shift: float = 0.0) -> Path:
+def write(path: Path, shift: float = 0.0, seed: int = 0) -> Path:
     """Ten people with a run each, of two to eight windows; the last one may be short."""
-    draw = np.random.default_rng(0)
+    draw = np.random.default_rng(seed)
     keys = [f"{name}_run-1" for name in "abcdefghij"]
     eeg = {
         key: (draw.normal(0, 20 + 5 * (place % 2), (3, n * LENGTH)) + shift).astype(np.float32)
@@ -69,13 +69,16 @@ def encoder_of(signal: SignalSpec, seed: int = 0) -> Encoder:
 
 
 def build(
-    signal: SignalSpec, freeze: bool = True, encoder_seed: int = 0, readout: Any = MLPReadout, **more: Any
+    signal: SignalSpec,
+    freeze: bool = True,
+    encoder_seed: int = 0,
+    readout: Any = MLPReadout,
+    name: str = "head",
+    **more: Any,
 ) -> Phase:
     objective = partial(Supervised, target="remission", readout=readout, kind="classification")
     frozen = {"freeze_encoder": True} if freeze else {"freeze_encoder_epochs": 1}
-    return Phase(
-        "head", signal, partial(encoder_of, seed=encoder_seed), objective, Optim(lr=3e-3), **{**frozen, **more}
-    )
+    return Phase(name, signal, partial(encoder_of, seed=encoder_seed), objective, Optim(lr=3e-3), **{**frozen, **more})
 
 
 def data_of(store: Path) -> EEGData:

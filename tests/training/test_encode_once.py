@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from cerebro.objectives import Supervised, WeightedSum
 from cerebro.readouts import MLPReadout, PowerReadout
 from cerebro.signal import SignalSpec
 from cerebro.training import encode_once
-from cerebro.training.checkpoint import read_checkpoint, weights_sha256
+from cerebro.training.checkpoint import Transfer, read_checkpoint, weights_sha256
 from cerebro.training.encode_once import FILE, Asked
 from cerebro.training.keep import Keeper
 from cerebro.training.phase import Phase
@@ -189,6 +190,35 @@ def test_a_run_killed_and_resumed_reads_its_tokens_back_and_ends_bit_identical(
     assert any("are read from" in line for line in lines)
     assert sum(encoder_runs) <= 5  # the showcase
     check_same(tmp_path / "killed", tmp_path / "whole", 0.0)
+
+
+def test_a_head_that_was_handed_over_keeps_its_components(
+    tmp_path: Path, ten_people: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(tmp_path / "first", ten_people, readout=POWER)
+    first = read_checkpoint(tmp_path / "first/best.ckpt").weights
+    other = write(tmp_path / "store", 0.0, seed=1)
+    passes: list[int] = []
+    monkeypatch.setattr(PowerReadout, "start", lambda *_: passes.append(1))
+    readout = Transfer(tmp_path / "first/best.ckpt", "objective.readout", "objective.readout")
+    lines: list[str] = []
+    train(tmp_path / "second", other, lines, readout=POWER, name="second", init=(readout,))
+    assert any("objective.readout starts as it was handed over" in line for line in lines)
+    assert passes == []
+    second = read_checkpoint(tmp_path / "second/last.ckpt").weights
+    for name in ("axes", "centre", "scale"):
+        assert torch.equal(second[f"objective.readout.{name}"], first[f"objective.readout.{name}"])
+    encoder = Transfer(tmp_path / "first/best.ckpt", "encoder", "encoder")
+    train(tmp_path / "third", other, readout=POWER, name="third", init=(encoder,))
+    assert passes == [1]
+
+
+def test_processes_share_the_memory_of_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(encode_once.psutil, "virtual_memory", lambda: SimpleNamespace(available=8000))
+    assert encode_once.free_bytes(cpu) == 8000
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert encode_once.free_bytes(cpu) == 2000
 
 
 STALE: dict[str, Callable[[Path, Path], dict[str, Any]]] = {

@@ -156,6 +156,16 @@ def test_features_are_read_for_batches_without_signals_alone(ten_people: Path) -
         objective.predict(phase.encoder, replace(bare, sample=bare.sample * 0 + len(data.table)))
 
 
+def test_a_sample_that_comes_twice_is_kept_once(ten_people: Path) -> None:
+    data = data_of(ten_people)
+    data.setup()
+    phase = build(data.signal)
+    loader, lines = data.val_dataloader(), []
+    assert pool_once.pool_once(phase, [loader, loader], "32-true", lines.append)
+    assert lines[0].startswith("16 features of 9 windows are computed once")
+    assert phase.training
+
+
 def test_other_objectives_have_no_such_features(ten_people: Path) -> None:
     data = data_of(ten_people)
     data.setup()

@@ -106,7 +106,10 @@ def test_mlflow_that_fails_at_the_end_costs_a_line_and_nothing_else(
     record = read_json(root / "outputs/lost/run.json")
     assert record["state"] == "finished"
     assert "registered" not in record
-    assert "the same command registers it when MLflow is back" in told
+    assert "cerebro fit --config outputs/lost/config.yaml registers it later" in told
+    monkeypatch.undo()
+    assert run(root, "fit", "--config", "outputs/lost/config.yaml") == 0
+    assert "registered as mine version" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("first", [["--mlflow.enabled", "false"], TRACKED])
@@ -148,6 +151,14 @@ def test_a_finished_run_is_registered_later_without_training_again(
     assert "finished; nothing to do" in capsys.readouterr().out
     assert len(client.search_model_versions("name = 'late'")) == 1
     assert len(client.search_runs([run.info.experiment_id])) == 1
+    assert fit(tmp_path, "late", *asked, "--mlflow.alias", "best") == 0
+    assert client.get_model_version_by_alias("late", "best").version == 1
+    assert fit(tmp_path, "late", *asked, "--mlflow.alias", "best", "--mlflow.uri", "sqlite:///other.db") == 0
+    assert "registered as late version 1: models:/late@best" in capsys.readouterr().out
+    assert client_of(f"sqlite:///{tmp_path / 'other.db'}").get_model_version("late", "1").aliases == ["best"]
+    (tmp_path / "outputs/late/history.jsonl").unlink()
+    assert fit(tmp_path, "late", *asked) == 2
+    assert "history.jsonl is not there, and a run is registered as a whole" in capsys.readouterr().err
 
 
 def _away(*_: Any, **__: Any) -> None:
@@ -163,6 +174,8 @@ def test_a_run_without_a_name_of_its_own_is_registered_too(tmp_path: Path, capsy
 def test_what_cannot_be_registered_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert fit(tmp_path, "pre", *TRACKED, "--mlflow.register", "mine") == 0
     assert "nothing is registered as mine: only supervised phases are" in capsys.readouterr().out
+    assert fit(tmp_path, "pre", *TRACKED, "--mlflow.register", "mine") == 0
+    assert "finished; it is not registered as mine: only supervised phases are" in capsys.readouterr().out
 
 
 def test_what_is_not_registered_is_one_line_that_says_what_is(

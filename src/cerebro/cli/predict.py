@@ -46,7 +46,8 @@ def predict(argv: list[str]) -> int:
     options = _parser().parse_args(argv)
     check_between("threshold", options.threshold, 0, 1)
     files = files_of(options.recording)
-    models, plan, lines = _load_all([options.model, *options.others], options.uri)
+    has_processing = options.processing is not None  # then what the models went through is not asked
+    models, plan, lines = _load_all([options.model, *options.others], options.uri, has_processing)
     model = models[0]
     if options.processing is not None:
         plan = _processing(options.processing)
@@ -129,7 +130,9 @@ def _parser() -> VerbParser:
     return parser
 
 
-def _load_all(addresses: Sequence[str], uri: str) -> tuple[list[Model], Processing | None, list[str]]:
+def _load_all(
+    addresses: Sequence[str], uri: str, has_processing: bool
+) -> tuple[list[Model], Processing | None, list[str]]:
     """Models whose probabilities are averaged, what their recordings went through, and a line on each."""
     for number, address in enumerate(addresses):
         if address in addresses[:number]:
@@ -143,7 +146,7 @@ def _load_all(addresses: Sequence[str], uri: str) -> tuple[list[Model], Processi
             ("channels", first.phase.signal.channels, model.phase.signal.channels),
             ("sampling rate", first.phase.signal.sfreq, model.phase.signal.sfreq),
             ("data.windows", first.layout, model.layout),
-            ("processing", plan, other_plan),
+            *([] if has_processing else [("processing", plan, other_plan)]),
         )
         for what, mine, theirs in same:
             if mine != theirs:
@@ -151,6 +154,13 @@ def _load_all(addresses: Sequence[str], uri: str) -> tuple[list[Model], Processi
                     f"--with {address} has another {what} ({_short(theirs)}) than {addresses[0]} ({_short(mine)}); "
                     "models of one kind are averaged, so leave it out."
                 )
+    digests = [model.stamp.weights_sha256 for model, _, _ in loaded]
+    for number, digest in enumerate(digests):
+        if digest in digests[:number]:
+            raise ConfigError(
+                f"--with {addresses[number]} is the model of {addresses[digests.index(digest)]}, whose probability "
+                "would count twice; give each model once."
+            )
     return [model for model, _, _ in loaded], plan, [line for _, _, line in loaded]
 
 

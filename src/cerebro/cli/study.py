@@ -84,6 +84,8 @@ def run(argv: list[str]) -> int:
         raise ConfigError(
             f"{_uncounted(plan)}; make it with `cerebro prepare`, or name it in data.prepare of the recipe."
         )
+    if recipe.makes_ensembles and len(seeds or recipe.seeds) == 1:
+        _say("one seed is run, so that there are no ensembles")
     with hold_study(out, f"cerebro run {recipe.path}"):
         tracker = StudyTracker(plan, _say)
         try:

@@ -24,7 +24,9 @@ class AdaptedEncoder(Encoder):
     Its tokens are those of the target's O electrodes, whatever the recording has: (B, O, N, D). Readouts and objectives
     that look at tokens alone (supervised, contrastive, auxiliary) take it as any other; those that rebuild the
     recording's own channels refuse it. An encoder that was trained on the target montage moves in by
-    ``model.init: [{source: ..., into: encoder.encoder}]``.
+    ``model.init: [{source: ..., into: encoder.encoder}]``. It sees microvolts as the adapter mixes them: the deviation
+    of a recording's own channels, which some batches carry, is none of the electrodes', and ``scale_uV`` of an encoder
+    that standardises stands in its place.
 
     Parameters
     ----------
@@ -126,4 +128,5 @@ class AdaptedEncoder(Encoder):
         if batch.is_padded:
             channel = torch.where((batch.channel >= 0).any(dim=1, keepdim=True), channel, -1)
         eeg = batch.eeg.new_zeros(1).expand(n_rows, n_targets, batch.eeg.shape[-1])
-        return replace(batch, eeg=eeg, channel=channel)
+        nothing = batch.deviation.new_empty(0, 0)  # those of the recording's channels are not the electrodes'
+        return replace(batch, eeg=eeg, channel=channel, deviation=nothing)

@@ -76,7 +76,8 @@ class PooledSamples:
 
     def of(self, batch: EEGBatch) -> Float[Tensor, "B F"]:
         """Features of a batch, all of whose samples must be known."""
-        return self.features[self.rows.of(batch.sample)]
+        row = self.rows.of(batch.sample.to(self.features.device))
+        return self.features[row].to(batch.sample.device)
 
 
 class Objective(nn.Module, ABC):

@@ -124,8 +124,9 @@ class Supervised(Objective):
         self.target_sd.fill_(sd if sd > 0 else 1.0)  # a constant label is predicted as it is
 
     def start_from_tokens(self, encoder: Encoder, batches: Callable[[], Iterable[tuple[EEGBatch, Tensor]]]) -> None:
-        """Let the readout look at the training tokens."""
-        self.readout.start(encoder, batches)
+        """Let the readout look at the training tokens, unless it was handed over."""
+        if self.readout.starts_from_tokens:
+            self.readout.start(encoder, batches)
 
     def forward(self, encoder: Encoder, batch: EEGBatch, tokens: Tensor | None = None) -> Loss:
         """Loss over the windows with a known label; zero, with a zero gradient, if there is none; hands tokens on."""

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from cerebro.encoders.base import Encoder
-from cerebro.errors import ConfigError
+from cerebro.errors import ConfigError, DataError
 from cerebro.nn.attention import EPS
 from cerebro.nn.pooling import apart_from_mean, log_power, mean_of
 from cerebro.nn.processes import sum_over_processes
@@ -113,6 +113,11 @@ class PowerReadout(Readout):
         for batch, tokens in batches():
             covariance += _covariance(tokens, encoder.valid(batch), self.segment_tokens)
         covariance = sum_over_processes(covariance)
+        if not bool(covariance.isfinite().all()):
+            raise DataError(
+                "tokens of the training samples are not finite; the encoder's weights have diverged: take an earlier "
+                "checkpoint, or lower model.optim.lr of its phase."
+            )
         _, vectors = torch.linalg.eigh(covariance.cpu())  # ascending, and the same on every device
         largest = vectors.flip(1)[:, : self.axes.shape[1]]
         self.axes.copy_(largest)

@@ -7,6 +7,7 @@ that it would give, so that the losses are the same.
 import hashlib
 import inspect
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -129,7 +130,7 @@ def encode_once(asked: Asked, out: Path, otherwise: str, say: Callable[[str], No
 
     def make() -> tuple[FrozenTokens | None, str]:
         outline = asked.outline()
-        n_bytes = outline.n_rows * asked.encoder.d_model * (2 if asked.precision == "bf16-mixed" else 4)
+        n_bytes = outline.n_rows * asked.encoder.d_model * 4  # encoders end in float32, also in bf16-mixed
         what = f"tokens of {len(outline.sample):,} windows ({n_bytes / 1e6:,.1f} MB)"
         if n_bytes > MOST_OF_FREE_MEMORY * (free := free_bytes(device)):
             say(
@@ -178,5 +179,7 @@ def _one_by_one(loaders: list[ResumableLoader]) -> Iterable[RawBatch]:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that is free where the tokens will lie."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else int(psutil.virtual_memory().available)
+    """Memory that is free where the tokens will lie; of processes that share a machine's memory, the part of one."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return int(psutil.virtual_memory().available) // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from cerebro.readouts.base import Readout
 from cerebro.signal import SignalSpec
 from cerebro.training.channel_tables import tables_below
 from cerebro.training.checkpoint import (
@@ -96,6 +97,15 @@ def _recounted(reports: list[TransferReport]) -> list[TransferReport]:
         }
         result.append(replace(report, components=parts))
     return result
+
+
+def leave_as_handed_over(phase: Phase, reports: Iterable[TransferReport], say: Callable[[str], None]) -> None:
+    """Let heads that a hand-over filled look at no tokens before they learn: what they saw came with their weights."""
+    moved = [name for report in reports for name in report.moved]
+    for name, module in phase.named_modules():
+        if isinstance(module, Readout) and module.starts_from_tokens and any(m.startswith(f"{name}.") for m in moved):
+            module.starts_from_tokens = False
+            say(f"{name} starts as it was handed over, and looks at no tokens of these data before it learns")
 
 
 def warn_frozen(phase: Phase, reports: Iterable[TransferReport], say: Callable[[str], None]) -> None:

@@ -2,16 +2,19 @@
 
 import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from cerebro.files import write_json
+from cerebro.errors import CheckpointError
+from cerebro.files import read_json, write_json
 from cerebro.objectives.supervised import Supervised
 from cerebro.training.checkpoint import Stamp, read_checkpoint
-from cerebro.training.keys import RunKeys
-from cerebro.training.packaging import data_of, origin_tags, package_run, scores_of, version_tags
+from cerebro.training.keys import RunKeys, TrainerKeys
+from cerebro.training.packaging import data_of, origin_tags, package_beside, package_run, scores_of, version_tags
 from cerebro.training.phase import Phase
+from cerebro.training.score import root_device
 from cerebro.training.stamp import PhaseData
 from cerebro.training.tracking import Tracker
 
@@ -30,9 +33,15 @@ def run_tags(record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def leave_finished(
-    record: dict[str, Any], phase: Phase, data: PhaseData, stamp: Stamp, keys: RunKeys, say: Callable[[str], None]
+    record: dict[str, Any],
+    phase: Phase,
+    data: PhaseData,
+    stamp: Stamp,
+    trainer_keys: TrainerKeys,
+    keys: RunKeys,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Train nothing anew; register the model where ``mlflow.register`` asks for a name that it has not.
+    """Train nothing anew; register the model where ``mlflow`` asks for a name, an alias or a place that it has not.
 
     Gives the record of the run.
 
@@ -44,29 +53,51 @@ def leave_finished(
         Phase with any weights, and what it trained on.
     stamp : Stamp
         That of the same run, started again.
+    trainer_keys : TrainerKeys
+        Where the encoder runs, should the model not be packaged yet.
     keys : RunKeys
         ``out``, and what MLflow is asked to do.
     say : callable
         Takes a line for the user.
     """
-    wanted = keys.mlflow.register
-    is_there = (record.get("registered") or {}).get("name") == wanted
-    if not (wanted and keys.mlflow.enabled) or is_there or not isinstance(phase.objective, Supervised):
-        say(f"{keys.out} holds this run already, finished; nothing to do")
+    wanted, out = keys.mlflow.register, keys.out
+    if not (wanted and keys.mlflow.enabled) or _is_registered(record, keys):
+        say(f"{out} holds this run already, finished; nothing to do")
         return record
-    say(f"{keys.out} holds this run already, finished; its model is not registered as {wanted} yet")
-    best = read_checkpoint(keys.out / "best.ckpt")
-    phase.load_state_dict(best.weights)
-    history = [json.loads(line) for line in (keys.out / "history.jsonl").read_text().splitlines()]
-    config = yaml.safe_load((keys.out / "config.yaml").read_text())
+    if not isinstance(phase.objective, Supervised):
+        say(f"{out} holds this run already, finished; it is not registered as {wanted}: only supervised phases are")
+        return record
+    say(f"{out} holds this run already, finished; its model is not registered as {wanted} yet")
+    for name in ("best.ckpt", "history.jsonl", "config.yaml"):
+        if not (out / name).is_file():
+            raise CheckpointError(
+                f"{out / name} is not there, and a run is registered as a whole; bring it back, or add "
+                "--overwrite true to train anew."
+            )
+    best = read_checkpoint(out / "best.ckpt")
+    history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    config = yaml.safe_load((out / "config.yaml").read_text())
     tracker = Tracker(keys.mlflow, keys.out, say)
     tracker.start(keys.run_name or phase.name, config, run_tags(record), history)
     tracker.log_data(*data_of(stamp))
     record = record | {"mlflow_run_id": tracker.run_id}
-    folder = package_run(phase, best, data, keys, scores_of(record["best"], history), say)
+    folder: Path | None = package_beside(best)
+    if folder is None:
+        device = root_device(trainer_keys)
+        phase.load_state_dict(best.weights)
+        phase.to(device)
+        data.for_device(device)
+        folder = package_run(phase, best, data, keys, scores_of(record["best"], history), say)
     version = None if folder is None else tracker.publish(folder, version_tags(folder))
     if version is not None:
         record["registered"] = version.plain()
-        write_json(keys.out / "run.json", record)
-    tracker.finish("FINISHED", [keys.out / "config.yaml", *keys.out.glob("isc.json")], record)
+        write_json(out / "run.json", record)
+    tracker.finish("FINISHED", [out / "config.yaml", *out.glob("isc.json")], record)
     return record
+
+
+def _is_registered(record: Mapping[str, Any], keys: RunKeys) -> bool:
+    """Whether the model is a version of what is asked for, under its alias, where MLflow is asked to be."""
+    made, note = record.get("registered") or {}, keys.out / "mlflow.json"
+    uri = read_json(note)["uri"] if note.is_file() else ""
+    return (made.get("name"), made.get("alias"), uri) == (keys.mlflow.register, keys.mlflow.alias, keys.mlflow.uri)

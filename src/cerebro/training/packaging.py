@@ -63,6 +63,11 @@ def package_run(
     return keys.out / FOLDER
 
 
+def package_beside(best: Checkpoint) -> Path | None:
+    """The packaged model beside a checkpoint, if there is one of the same weights."""
+    return None if _beside(best) is None else best.path.parent / FOLDER
+
+
 def export_package(source: Checkpoint, out: Path) -> Package:
     """Package a checkpoint of any phase into ``out``: a file where it ends in .pt, else a folder.
 

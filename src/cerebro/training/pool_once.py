@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cerebro.nn.processes import alone
+from cerebro.nn.processes import alone, most_over_processes
 from cerebro.objectives.base import PooledSamples
 from cerebro.progress import progress
 from cerebro.training.encode_once import MOST_OF_FREE_MEMORY, free_bytes
@@ -19,7 +19,7 @@ from cerebro.training.phase import Phase
 
 @torch.no_grad()
 def pool_once(phase: Phase, loaders: list[ResumableLoader], precision: str, say: Callable[[str], None]) -> bool:
-    """Let the objective keep its features of all samples, in each process; gives whether they fit into memory.
+    """Let the objective keep its features of all samples, in each process; gives whether they fit into all memories.
 
     Parameters
     ----------
@@ -39,7 +39,8 @@ def pool_once(phase: Phase, loaders: list[ResumableLoader], precision: str, say:
             found = _pool(phase, loaders, precision)
     finally:
         phase.train(was_training)
-    if found is None:
+    does_not_fit = torch.tensor(float(found is None), device=next(phase.parameters()).device)
+    if found is None or bool(most_over_processes(does_not_fit) > 0):
         say("features of the head would take more than a quarter of the memory that is free: they are made anew")
         return False
     phase.objective.pooled_samples = PooledSamples(*found)
@@ -52,6 +53,7 @@ def pool_once(phase: Phase, loaders: list[ResumableLoader], precision: str, say:
 def _pool(phase: Phase, loaders: list[ResumableLoader], precision: str) -> tuple[Tensor, Tensor] | None:
     device = next(phase.parameters()).device
     n_batches = sum(map(len, loaders))
+    known: set[int] = set()
     samples: list[Tensor] = []
     features: list[Tensor] = []
     raws = (raw for loader in loaders for raw in loader)
@@ -62,6 +64,8 @@ def _pool(phase: Phase, loaders: list[ResumableLoader], precision: str) -> tuple
         needed = n_batches * pooled.numel() * pooled.element_size()
         if not features and needed > MOST_OF_FREE_MEMORY * free_bytes(device):
             return None
-        samples.append(batch.sample)
-        features.append(pooled)
+        new = [row for row, sample in enumerate(batch.sample.tolist()) if sample not in known]
+        known.update(batch.sample.tolist())
+        samples.append(batch.sample[new])
+        features.append(pooled[new])
     return torch.cat(samples), torch.cat(features)

@@ -144,7 +144,9 @@ def mean_of_models(results: Sequence[RecordingResult]) -> RecordingResult:
     the first one words it.
     """
     first, explained = results[0], [one.explained for one in results]
-    unlike = {remark.likeness: remark for one in reversed(results) for remark in reversed(one.unlike)}
+    unlike: dict[Any, Unlike] = {}
+    for remark in (remark for one in results for remark in one.unlike):
+        unlike.setdefault(remark.likeness, remark)
     return RecordingResult(
         first.recording,
         Explained(

@@ -35,7 +35,7 @@ from cerebro.training.encode_once import Asked, encode_once
 from cerebro.training.evaluate import Evaluation, evaluate, write_showcase
 from cerebro.training.foreign import read_source, unknown_participants
 from cerebro.training.freeze import FreezeEncoder
-from cerebro.training.handover import asked_transfers, check_source, hand_over, warn_frozen
+from cerebro.training.handover import asked_transfers, check_source, hand_over, leave_as_handed_over, warn_frozen
 from cerebro.training.health import NonFiniteLoss
 from cerebro.training.keep import Keeper, NoBatches, Positioned, ResumableLoader, named_checkpoint, write_history
 from cerebro.training.keys import RunKeys, TrainerKeys
@@ -128,7 +128,7 @@ def fit(
         finished, is_begun = made_by_first_process(lambda: look_into(keys, stamp))
         own = read_checkpoint(keys.out / "last.ckpt") if is_begun else None
         if finished is not None:
-            return made_by_first_process(partial(leave_finished, finished, phase, data, stamp, keys, say))
+            return made_by_first_process(partial(leave_finished, finished, phase, data, stamp, trainer_keys, keys, say))
         if own is not None:
             stamp = with_participants(stamp, own.stamp)
         resumed = own or resumed
@@ -141,6 +141,7 @@ def fit(
         if resumed is None:
             reports = hand_over(phase, transfers, sources, say)
             warn_frozen(phase, reports, say)
+            leave_as_handed_over(phase, reports, say)
         else:
             check_same_tensors(resumed.weights, phase.state_dict(), resumed.path, f"resume of phase {phase.name!r}")
             reports = [TransferReport(**report) for report in resumed.content["transfers"]]
@@ -407,6 +408,7 @@ class _Run:
         if len(self.val):
             found = keeper.best_evaluation  # none if an earlier process saw the best epoch
             if found is None:
+                phase.to(root_device(self.trainer_keys))  # Lightning leaves it on the CPU
                 found = evaluate(phase, keeper.val, self.trainer_keys.precision, with_losses=False)
             found.write(out / "predictions_val.npz", self.data.participant_keys())
             write_showcase(out / "showcase.npz", phase, self.val)

@@ -166,9 +166,10 @@ class Tracker:
                 for key, value in {**tags, "registered_model": f"{version.name}/{version.number}"}.items():
                     self._client.set_tag(self.run_id, key, value)
         except Exception as error:  # as above
+            config = self.path.parent / "config.yaml"
             self.say(
                 f"warning: MLflow at {self.keys.uri} did not register {self.keys.register} ({first_line(error)}); the "
-                f"model in {folder} is whole, and the same command registers it when MLflow is back"
+                f"model in {folder} is whole, and cerebro fit --config {config} registers it later"
             )
             return None
         alias = f"@{version.alias}" if version.alias else f"/{version.number}"
