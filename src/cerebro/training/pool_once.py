@@ -46,7 +46,7 @@ def pool_once(phase: Phase, loaders: list[ResumableLoader], precision: str, say:
     phase.objective.pooled_samples = PooledSamples(*found)
     n_samples, n_features = found[1].shape
     n_bytes = found[1].numel() * found[1].element_size()
-    say(f"{n_features:,} features of {n_samples:,} windows are computed once ({n_bytes / 1e6:,.1f} MB)")
+    say(f"{n_features:,} features of {n_samples:,} windows are computed once ({n_bytes / 1e3:,.0f} kB)")
     return True
 
 
