@@ -110,6 +110,7 @@ def test_mlflow_that_fails_at_the_end_costs_a_line_and_nothing_else(
     monkeypatch.undo()
     assert run(root, "fit", "--config", "outputs/lost/config.yaml") == 0
     assert "registered as mine version" in capsys.readouterr().out
+    registry_of(root).set_registered_model_alias("mine", "newest", "1")
 
 
 @pytest.mark.parametrize("first", [["--mlflow.enabled", "false"], TRACKED])
