@@ -131,7 +131,7 @@ def test_a_finished_run_is_registered_later_without_training_again(
         patch.setattr("mlflow.tracking.MlflowClient.create_model_version", _away)
         assert fit(tmp_path, "late", *asked) == 0
     told = capsys.readouterr().out
-    assert "holds this run already, finished; its model is not registered as late yet" in told
+    assert "holds this run already, finished; its model is not registered as late@newest yet" in told
     assert "did not register late" in told
     assert fit(tmp_path, "late", *asked) == 0
     assert "registered as late version 1: models:/late@newest" in capsys.readouterr().out

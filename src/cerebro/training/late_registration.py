@@ -67,7 +67,8 @@ def leave_finished(
     if not isinstance(phase.objective, Supervised):
         say(f"{out} holds this run already, finished; it is not registered as {wanted}: only supervised phases are")
         return record
-    say(f"{out} holds this run already, finished; its model is not registered as {wanted} yet")
+    alias = f"@{keys.mlflow.alias}" if keys.mlflow.alias else ""
+    say(f"{out} holds this run already, finished; its model is not registered as {wanted}{alias} yet")
     for name in ("best.ckpt", "history.jsonl", "config.yaml"):
         if not (out / name).is_file():
             raise CheckpointError(
