@@ -1,7 +1,8 @@
 """A head on a frozen encoder, trained on ten people: what tests of the tokens and features that it keeps share."""
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from cerebro.objectives import Supervised
 from cerebro.readouts import MLPReadout, PowerReadout
 from cerebro.signal import SignalSpec
 from cerebro.training.checkpoint import read_checkpoint
+from cerebro.training.keep import Keeper
 from cerebro.training.keys import RunKeys, TrainerKeys
 from cerebro.training.optim import Optim
 from cerebro.training.phase import Phase
@@ -119,3 +121,20 @@ def check_same(ours: Path, theirs: Path, within: float) -> None:
 
 class Killed(BaseException):
     """Stands for a process that ends at once."""
+
+
+@contextlib.contextmanager
+def killed_after(n_saves: int) -> Iterator[None]:
+    """The run inside ends at once when it has saved so many times."""
+    original, saved = Keeper._save, [0]
+
+    def save(self: Keeper, trainer: Any, name: str) -> None:
+        original(self, trainer, name)
+        saved[0] += 1
+        if saved[0] == n_saves:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Keeper, "_save", save)
+        with pytest.raises(Killed):
+            yield

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from frozen_head import LENGTH, POWER, Killed, check_same, data_of, encoder_of, train, write
+from frozen_head import LENGTH, POWER, check_same, data_of, encoder_of, killed_after, train, write
 from toy import ToyReadout
 
 from cerebro.data import ChannelSequences, EEGData, ParticipantSplit
@@ -21,7 +21,6 @@ from cerebro.signal import SignalSpec
 from cerebro.training import encode_once
 from cerebro.training.checkpoint import Transfer, read_checkpoint, weights_sha256
 from cerebro.training.encode_once import FILE, Asked
-from cerebro.training.keep import Keeper
 from cerebro.training.phase import Phase
 
 
@@ -166,24 +165,13 @@ def test_a_head_starts_from_the_tokens_that_training_begins_with_and_never_again
 def test_a_run_killed_and_resumed_reads_its_tokens_back_and_ends_bit_identical(
     tmp_path: Path,
     ten_people: Path,
-    monkeypatch: pytest.MonkeyPatch,
     encoder_runs: list[int],
     n_saves: int,
     readout: Any,
 ) -> None:
     train(tmp_path / "whole", ten_people, readout=readout)
-    original, saved = Keeper._save, [0]
-
-    def save(self: Keeper, trainer: Any, name: str) -> None:
-        original(self, trainer, name)
-        saved[0] += 1
-        if saved[0] == n_saves:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Keeper, "_save", save)
-        with pytest.raises(Killed):
-            train(tmp_path / "killed", ten_people, readout=readout)
+    with killed_after(n_saves):
+        train(tmp_path / "killed", ten_people, readout=readout)
     encoder_runs.clear()
     lines: list[str] = []
     train(tmp_path / "killed", ten_people, lines, readout=readout)

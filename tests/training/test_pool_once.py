@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from frozen_head import POWER, Killed, build, check_same, data_of, train
+from frozen_head import POWER, build, check_same, data_of, killed_after, train
 
 from cerebro.objectives import Contrastive, Supervised
 from cerebro.objectives.base import PooledSamples
@@ -16,7 +16,6 @@ from cerebro.readouts import LinearReadout, MLPReadout
 from cerebro.training import encode_once, pool_once
 from cerebro.training.encode_once import FILE
 from cerebro.training.frozen_tokens import FrozenTokens
-from cerebro.training.keep import Keeper
 
 STATISTICS = partial(MLPReadout, over_channels="concat", over_windows="statistics")
 KEPT = "are computed once ("
@@ -117,18 +116,8 @@ def test_a_run_killed_and_resumed_ends_bit_identical_where_tokens_do_not_fit(
 ) -> None:
     monkeypatch.setattr(encode_once, "MOST_OF_FREE_MEMORY", 0.0)
     train(tmp_path / "whole", ten_people, readout=POWER)
-    original, saved = Keeper._save, [0]
-
-    def save(self: Keeper, trainer: Any, name: str) -> None:
-        original(self, trainer, name)
-        saved[0] += 1
-        if saved[0] == n_saves:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Keeper, "_save", save)
-        with pytest.raises(Killed):
-            train(tmp_path / "killed", ten_people, readout=POWER)
+    with killed_after(n_saves):
+        train(tmp_path / "killed", ten_people, readout=POWER)
     train(tmp_path / "killed", ten_people, readout=POWER)
     check_same(tmp_path / "killed", tmp_path / "whole", 0.0)
 
