@@ -3,7 +3,7 @@
 The store is of random numbers; a sample is a recording, 70 people train, 20 validate, batches hold 8, and two threads
 work, as a user has them.
 ``head_s``: 50 epochs from the first line of ``cerebro fit`` to its last, once the tokens lie in the run's folder;
-``embedding_s``: what it takes to make them. ``head_s_per_epoch`` is an epoch on tokens with its validation and its
+``embedding_s``: what it takes to make them. ``head_s_per_epoch`` is an epoch on features with its validation and its
 checkpoints, ``encoder_s_per_epoch`` one in which the encoder runs, ``frozen_speedup`` the second over the first, timed
 in turn. ``tokens_mb`` is what is kept, ``peak_mb`` what the process takes at most. All seconds are of the clock.
 

@@ -157,6 +157,13 @@ def test_a_finished_run_is_registered_later_without_training_again(
     assert fit(tmp_path, "late", *asked, "--mlflow.alias", "best", "--mlflow.uri", "sqlite:///other.db") == 0
     assert "registered as late version 1: models:/late@best" in capsys.readouterr().out
     assert client_of(f"sqlite:///{tmp_path / 'other.db'}").get_model_version("late", "1").aliases == ["best"]
+    third = [*asked, "--mlflow.uri", "sqlite:///third.db"]
+    with monkeypatch.context() as patch:  # away, after its run was made there
+        patch.setattr("mlflow.tracking.MlflowClient.create_model_version", _away)
+        assert fit(tmp_path, "late", *third) == 0
+    assert "did not register late" in capsys.readouterr().out
+    assert fit(tmp_path, "late", *third) == 0
+    assert "registered as late version 1: models:/late@newest" in capsys.readouterr().out
     (tmp_path / "outputs/late/history.jsonl").unlink()
     assert fit(tmp_path, "late", *asked) == 2
     assert "history.jsonl is not there, and a run is registered as a whole" in capsys.readouterr().err

@@ -78,7 +78,9 @@ def leave_finished(
     best = read_checkpoint(out / "best.ckpt")
     history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
     config = yaml.safe_load((out / "config.yaml").read_text())
-    tracker = Tracker(keys.mlflow, keys.out, say)
+    record = {key: value for key, value in record.items() if key != "registered"}
+    write_json(out / "run.json", record)  # before mlflow.json names another place, where it may not be registered
+    tracker = Tracker(keys.mlflow, out, say)
     tracker.start(keys.run_name or phase.name, config, run_tags(record), history)
     tracker.log_data(*data_of(stamp))
     record = record | {"mlflow_run_id": tracker.run_id}
