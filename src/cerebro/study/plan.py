@@ -173,7 +173,7 @@ def _refuse_idle_stores(recipe: Recipe, used: Sequence[Path]) -> None:
         made, read = (", ".join(path.as_posix() for path in paths) for paths in (recipe.prepared, used))
         raise ConfigError(
             f"recipe {recipe.path} makes {made} and its phases read {read}; set data.store of every phase to what is "
-            "made, or leave data.prepare away."
+            "made, or leave data.process and data.prepare away."
         )
 
 
