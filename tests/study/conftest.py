@@ -140,6 +140,7 @@ class FakeCerebro:
             "weights_sha256": "w" * 64,
             "mlflow_run_id": "",
         }
+        (folder / "frozen_tokens.safetensors").write_bytes(b"read again by a run that is resumed")
         (folder / "run.json").write_text(json.dumps(report))
 
     def test(self, argv):

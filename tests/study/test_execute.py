@@ -9,6 +9,7 @@ from cerebro.study.plan import UNPREPARED, plan_study
 from cerebro.study.recipe import read_recipe
 
 OUT = Path("runs/tiny")
+TOKENS = "frozen_tokens.safetensors"
 
 
 @pytest.fixture
@@ -22,6 +23,16 @@ def test_every_phase_runs_once_and_final_ones_are_tested(plan, fake_cerebro):
     assert [call[0] for call in fake.calls].count("fit") == 13
     assert [call[0] for call in fake.calls].count("test") == 8
     assert lines[0] == "phase 1 of 13: tokenizer (full and 2 more), seed 0 ..."
+
+
+def test_tokens_of_a_frozen_encoder_go_when_a_training_has_ended_and_not_before(plan, fake_cerebro):
+    run_plan(plan, fake_cerebro(), say=lambda line: None)
+    assert not list(OUT.rglob(TOKENS))
+    stopped = plan.runs[1].folder
+    (stopped / "run.json").unlink()
+    (stopped / TOKENS).touch()
+    run_plan(plan, fake_cerebro(fail_at=1), say=lambda line: None)
+    assert [path.parent for path in OUT.rglob(TOKENS)] == [stopped]
 
 
 def test_a_second_run_does_nothing(plan, fake_cerebro):

@@ -102,6 +102,12 @@ def test_a_search_finds_a_setting_near_the_best_by_validation_and_tests_it_alone
     assert kinds(command.calls).count("test") == 1, "once"
 
 
+def test_trials_leave_no_tokens_of_a_frozen_encoder(searcher, tuned):
+    assert searcher(tuned(), trials=2).run() == 0
+    assert list(OUT.rglob("run.json"))
+    assert not list(OUT.rglob("frozen_tokens.safetensors"))
+
+
 def test_an_interrupted_search_goes_on_to_the_same_trials(searcher, tuned):
     whole = searcher(tuned(), version="whole", trials=5)
     whole.run()

@@ -170,11 +170,26 @@ def _is_probed(run: Run) -> bool:
     return (found.get("asked"), found.get("by")) == (list(run.probes.targets), run.probes.by)
 
 
-def _run_phase(run: Run, command: Command, fit_flags: Callable[[Run], list[str]]) -> int:
+def fit_run(run: Run, command: Command, flags: Callable[[Run], list[str]] = lambda run: []) -> int:
+    """Train a run that is not trained yet; gives the exit code.
+
+    Tokens of a frozen encoder, which its folder keeps so that an interrupted training can go on, go when it has ended:
+    a study has dozens of such runs, and nothing of it reads them again.
+    """
     if not is_fitted(run):
-        code = command([*run.fit[1:], *fit_flags(run)])
+        code = command([*run.fit[1:], *flags(run)])
         if code != 0:
             return code
+    from cerebro.training.encode_once import FILE  # brings torch, which a plan can do without
+
+    (run.folder / FILE).unlink(missing_ok=True)
+    return 0
+
+
+def _run_phase(run: Run, command: Command, fit_flags: Callable[[Run], list[str]]) -> int:
+    code = fit_run(run, command, fit_flags)
+    if code != 0:
+        return code
     code = command(list(run.test[1:])) if run.test and not _is_tested(run) else 0
     if code == 0 and run.probe and not _is_probed(run):
         code = command(list(run.probe[1:]))

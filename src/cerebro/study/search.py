@@ -18,7 +18,7 @@ import numpy as np
 
 from cerebro.errors import ConfigError, DataError
 from cerebro.files import read_json, remove_orphans
-from cerebro.study.execute import INTERRUPTED, Command, Say, is_fitted
+from cerebro.study.execute import INTERRUPTED, Command, Say, fit_run
 from cerebro.study.plan import Plan
 from cerebro.study.recipe import Ablation, Recipe
 from cerebro.study.search_space import Search, Span
@@ -242,7 +242,7 @@ class Searcher:
 
     def _fit(self, plan: Plan) -> tuple[int, str]:
         for run in plan.runs:
-            code = 0 if is_fitted(run) else self.command(list(run.fit[1:]))
+            code = fit_run(run, self.command)
             if code != 0:
                 return code, f"{run.phase} ended with exit code {code}" if code == 1 else ""
         return 0, ""
