@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -40,9 +40,15 @@ def labram(signal: SignalSpec) -> Encoder:
     return LaBraM(signal, patch_samples=20, conv_channels=2, depth=1, n_heads=2).eval()
 
 
-def started(encoder: Encoder, batches: list[tuple[EEGBatch, Tensor]], way: str = "concat", k: int = K) -> PowerReadout:
+def started(
+    encoder: Encoder,
+    batches: list[tuple[EEGBatch, Tensor]],
+    way: Any = "concat",
+    k: int = K,
+    components: Literal["joint", "principal"] = "joint",
+) -> PowerReadout:
     torch.manual_seed(1)
-    readout = PowerReadout(encoder, encoder.signal, 3, k, way, SEGMENT, TRIM).eval()  # type: ignore[arg-type]
+    readout = PowerReadout(encoder, encoder.signal, 3, k, way, SEGMENT, TRIM, components=components).eval()
 
     def again() -> Iterable[tuple[EEGBatch, Tensor]]:
         yield from batches
@@ -79,7 +85,7 @@ def test_axes_are_the_principal_components_of_the_training_tokens_and_features_a
 ) -> None:
     encoder = labram(toy_signal)
     seen = tokens_of(encoder, toy_eeg(6, 0), toy_eeg(5, 1))
-    readout = started(encoder, seen)
+    readout = started(encoder, seen, components="principal")
     tokens = torch.cat([each for _, each in seen]).double().numpy()
     each = [one.T @ one for one in within_segments(tokens).reshape(66, -1, encoder.d_model)]
     values, vectors = np.linalg.eigh(np.mean([one / np.trace(one) for one in each], axis=0))
@@ -193,6 +199,47 @@ def test_a_rhythm_that_single_numbers_of_a_token_mix_with_a_louder_one_has_axes_
     assert with_axes > 0.7 > 0.5 > without
 
 
+def of_rhythms(recordings: int, n_channels: int, width: int, n_rhythms: int) -> tuple[Tensor, np.ndarray[Any, Any]]:
+    """Tokens (R, C, 40, D) of rhythms whose directions are not at right angles, and the log of their strengths."""
+    draw = np.random.default_rng(0)
+    mixing = draw.normal(size=(n_rhythms, width)) + 1.5 * draw.normal(size=width)  # they share much of their direction
+    strength = draw.lognormal(0, 0.5, (recordings, n_channels, 1, n_rhythms))
+    sources = strength * draw.normal(size=(recordings, n_channels, 40, n_rhythms))
+    return torch.from_numpy(sources @ mixing).float(), np.log(strength[:, :, 0])
+
+
+def test_joint_axes_lie_in_the_principal_plane_and_tell_rhythms_apart_that_vary_apart(
+    toy_signal: SignalSpec, toy_eeg: Any
+) -> None:
+    encoder, batch = mamba(toy_signal), toy_eeg(40)
+    tokens, planted = of_rhythms(40, 6, encoder.d_model, 4)
+    batch = replace(batch, eeg=batch.eeg.repeat(1, 1, 2), n_valid=batch.n_valid * 2)
+    readouts = {name: started(encoder, [(batch, tokens)], k=4, components=name) for name in ("joint", "principal")}
+    joint, principal = (readouts[name].axes.double() for name in ("joint", "principal"))
+    torch.testing.assert_close(principal @ (principal.T @ joint), joint, rtol=0, atol=1e-5)
+    torch.testing.assert_close(joint.norm(dim=0), torch.ones(4).double(), rtol=0, atol=1e-5)
+    nearest = {}
+    for name, readout in readouts.items():
+        readout.trim = 0.0
+        power = readout._features(encoder, batch, tokens)[0].flatten(0, 1).numpy()
+        both = np.corrcoef(power.T, planted.reshape(-1, 4).T)[:4, 4:]
+        nearest[name] = np.abs(both).max(axis=0).min()
+    assert nearest["joint"] > 0.95 > 0.8 > nearest["principal"]
+
+
+def test_samples_of_one_recording_count_as_one_wherever_they_stand(toy_signal: SignalSpec, toy_eeg: Any) -> None:
+    encoder, batch = mamba(toy_signal), toy_eeg(40)
+    tokens, _ = of_rhythms(40, 6, encoder.d_model, K)
+    batch = replace(batch, eeg=batch.eeg.repeat(1, 1, 2), n_valid=batch.n_valid * 2, recording=torch.arange(40))
+    half = replace(batch, eeg=toy_eeg(40).eeg, n_valid=batch.n_valid // 2)
+    whole = started(encoder, [(batch, tokens)])
+    halves = started(encoder, [(half, tokens[:, :, :20]), (half, tokens[:, :, 20:])])
+    torch.testing.assert_close(halves.axes, whole.axes, rtol=0, atol=1e-4)
+    others = replace(half, recording=half.recording + 40)
+    apart = started(encoder, [(half, tokens[:, :, :20]), (others, tokens[:, :, 20:])])
+    assert float((apart.axes - whole.axes).abs().max()) > 1e-3
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_it_follows_bfloat16_and_rows_of_nothing_but_padding_are_finite(
     toy_signal: SignalSpec, toy_eeg: Any, way: str
@@ -215,7 +262,7 @@ def test_a_burst_in_one_segment_takes_no_part(toy_signal: SignalSpec, toy_eeg: A
     tokens = torch.randn(20, 6, 20, 16, generator=torch.Generator().manual_seed(0))
     burst = tokens.clone()
     burst[:, :, 4:8] *= 30  # a movement
-    quiet = started(encoder, [(batch, tokens)], k=2)
+    quiet = started(encoder, [(batch, tokens)], k=2, components="principal")
     before, after = (quiet._features(encoder, batch, some)[0] for some in (tokens, burst))
     assert float((after - before).abs().max()) < 0.7, "one of three quiet segments took its place"
     quiet.trim = 0.0

@@ -54,7 +54,7 @@ def test_a_run_on_features_is_the_run_on_tokens(
     lines = []
     train(tmp_path / "tokens", ten_people, lines, readout=readout, precision=precision)
     assert not any(KEPT in line for line in lines)
-    n_start = 2 * 21 if readout is POWER else 0  # its passes before it learns: seven people, three channels
+    n_start = 3 * 21 if readout is POWER else 0  # its passes before it learns: seven people, three channels
     assert n_features == 30 + n_start  # every sequence once
     assert sum(n_read) == 3 * 30 + n_start
     check_same(tmp_path / "features", tmp_path / "tokens", 1e-6)
@@ -78,7 +78,7 @@ def test_tokens_that_do_not_fit_into_memory_are_pooled_as_they_are_made(
     assert any("that are free: its head keeps features" in line for line in lines)
     assert sum(KEPT in line for line in lines) == 1
     assert not (tmp_path / "do not" / FILE).exists()
-    n_start = 2 * 21 if readout is POWER else 0
+    n_start = 3 * 21 if readout is POWER else 0
     assert sum(encoder_runs) == 30 + n_start + 5  # and a batch for the showcase
     check_same(tmp_path / "do not", tmp_path / "fit", 1e-6)
 

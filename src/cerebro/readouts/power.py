@@ -1,4 +1,4 @@
-"""One linear layer on the log power of the tokens' principal components, of every channel or of left against right."""
+"""One linear layer on the log power of components of the tokens, of every channel or of left against right."""
 
 from collections.abc import Callable, Iterable
 from typing import Literal
@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from cerebro.encoders.base import Encoder
 from cerebro.errors import ConfigError, DataError
 from cerebro.nn.attention import EPS
+from cerebro.nn.joint_diagonal import joint_diagonal_axes
 from cerebro.nn.pooling import apart_from_mean, log_power, mean_of
-from cerebro.nn.processes import sum_over_processes
+from cerebro.nn.processes import from_first_process, gather_uneven_rows, sum_over_processes
 from cerebro.readouts.base import FEWEST_FOR_POWER, Readout
 from cerebro.readouts.by_name import ByName
 from cerebro.signal import EEGBatch, SignalSpec
@@ -20,15 +21,18 @@ SMALLEST_SCALE = 1e-6  # of a feature, below which it is taken to be constant ov
 
 
 class PowerReadout(Readout):
-    """Principal components of the tokens, the logarithm of their power over time, standardised; Dropout, Linear.
+    """Components of the tokens, the logarithm of their power over time, standardised; Dropout, Linear.
 
-    For effects on the power of rhythms, when people are few. The components are those of the training samples, found
-    without a label: eigenvectors of the mean over samples and channels of the tokens' covariance over time, each with a
-    trace of 1 (principal component analysis: Pearson 1901, doi:10.1080/14786440109462720). Tokens of pieces of a
-    rhythm span planes that these axes find, so that a feature is the power of few rhythms instead of a mixture of all.
-    Variance over time and its logarithm are those of common spatial patterns (`cerebro.nn.pooling.log_power`), in
-    absolute units also where the encoder standardises channels. Features are standardised over the training samples
-    instead of a LayerNorm over features, which would take away how strong an effect is in a person.
+    For effects on the power of rhythms, when people are few. The components are found on the training samples, without
+    a label. Their space is that of the principal components: eigenvectors of the mean over samples and channels of the
+    tokens' covariance over time, each with a trace of 1 (principal component analysis: Pearson 1901,
+    doi:10.1080/14786440109462720). Tokens of pieces of a rhythm span planes in it. Axes within that space are those on
+    which the covariances of all recordings and channels are as diagonal as can be, so that rhythms that are stronger
+    and weaker in different people and places have axes of their own (joint approximate diagonalisation: Pham & Cardoso
+    2001, doi:10.1109/78.942614), and a feature is the power of one of them instead of a mixture. Variance over time
+    and its logarithm are those of common spatial patterns (`cerebro.nn.pooling.log_power`), in absolute units also
+    where the encoder standardises channels. Features are standardised over the training samples instead of a LayerNorm
+    over features, which would take away how strong an effect is in a person.
 
     Parameters
     ----------
@@ -50,6 +54,9 @@ class PowerReadout(Readout):
         it must be 0.
     dropout : float
         Dropout before the linear layer, in [0, 1).
+    components : {"joint", "principal"}
+        ``principal``: the K principal components. ``joint``: axes in their space, not at right angles, on which the
+        covariances of all recordings and channels are as diagonal as can be.
 
     Raises
     ------
@@ -75,6 +82,7 @@ class PowerReadout(Readout):
         segment_tokens: int = 32,
         trim: float = 0.0,
         dropout: float = 0.0,
+        components: Literal["joint", "principal"] = "joint",
     ) -> None:
         super().__init__(encoder, signal, n_outputs)
         if segment_tokens < 0 or segment_tokens == 1:
@@ -96,7 +104,7 @@ class PowerReadout(Readout):
         self.register_buffer("axes", torch.eye(encoder.d_model)[:, :n_components].contiguous())
         self.register_buffer("centre", torch.zeros(n_places, n_components))
         self.register_buffer("scale", torch.ones(n_places, n_components))
-        self.segment_tokens, self.trim = segment_tokens, trim
+        self.segment_tokens, self.trim, self.components = segment_tokens, trim, components
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(n_places * n_components, n_outputs)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
@@ -104,23 +112,14 @@ class PowerReadout(Readout):
 
     @torch.no_grad()
     def start(self, encoder: Encoder, batches: Callable[[], Iterable[tuple[EEGBatch, Tensor]]]) -> None:
-        """Find the axes, then mean and standard deviation of every feature, in two passes over the training tokens.
+        """Find the axes, then mean and standard deviation of every feature, in passes over the training tokens.
 
         Of several processes each looks at its share, and all take what all have seen.
         """
-        device, width = self.axes.device, self.axes.shape[0]
-        covariance = torch.zeros(width, width, dtype=torch.float64, device=device)
-        for batch, tokens in batches():
-            covariance += _covariance(tokens, encoder.valid(batch), self.segment_tokens)
-        covariance = sum_over_processes(covariance)
-        if not bool(covariance.isfinite().all()):
-            raise DataError(
-                "tokens of the training samples are not finite; the encoder's weights have diverged: take an earlier "
-                "checkpoint, or lower model.optim.lr of its phase."
-            )
-        _, vectors = torch.linalg.eigh(covariance.cpu())  # ascending, and the same on every device
-        largest = vectors.flip(1)[:, : self.axes.shape[1]]
-        self.axes.copy_(largest)
+        device = self.axes.device
+        self.axes.copy_(from_first_process(self._principal_axes(encoder, batches).to(self.axes)))
+        if self.components == "joint":
+            self.axes.copy_(from_first_process(self._joint_axes(encoder, batches)))
         sums = torch.zeros(3, *self.centre.shape, dtype=torch.float64, device=device)
         for batch, tokens in batches():
             features, known = self._features(encoder, batch, tokens)
@@ -131,6 +130,48 @@ class PowerReadout(Readout):
         deviation = (squares / n.clamp(min=1) - mean**2).clamp(min=0).sqrt()
         self.centre.copy_(mean)
         self.scale.copy_(torch.where(deviation > SMALLEST_SCALE, deviation, 1.0))
+
+    def _principal_axes(
+        self, encoder: Encoder, batches: Callable[[], Iterable[tuple[EEGBatch, Tensor]]]
+    ) -> Float[Tensor, "D K"]:
+        """Axes of largest variance, at right angles."""
+        width, n_axes = self.axes.shape
+        covariance = torch.zeros(width, width, dtype=torch.float64, device=self.axes.device)
+        for batch, tokens in batches():
+            covariance += _covariance(tokens, encoder.valid(batch), self.segment_tokens)
+        covariance = sum_over_processes(covariance)
+        if not bool(covariance.isfinite().all()):
+            raise DataError(
+                "tokens of the training samples are not finite; the encoder's weights have diverged: take an earlier "
+                "checkpoint, or lower model.optim.lr of its phase."
+            )
+        _, vectors = torch.linalg.eigh(covariance.cpu())  # ascending, and the same on every device
+        largest: Tensor = vectors.flip(1)[:, :n_axes]
+        return largest
+
+    def _joint_axes(
+        self, encoder: Encoder, batches: Callable[[], Iterable[tuple[EEGBatch, Tensor]]]
+    ) -> Float[Tensor, "D K"]:
+        """Axes in the space of the present ones on which the covariances of all recordings' channels are diagonal."""
+        n_axes, device = self.axes.shape[1], self.axes.device
+        n_channels = len(encoder.signal.channels)
+        of_channel: dict[int, Tensor] = {}  # by number of recording and channel; samples of one add up
+        for batch, tokens in batches():
+            apart = apart_from_mean(tokens.float() @ self.axes, encoder.valid(batch), self.segment_tokens).double()
+            scatter = torch.einsum("bcnk,bcnl->bckl", apart, apart).cpu()
+            channel = encoder.token_channels(batch).cpu()
+            key = batch.recording.cpu()[:, None] * n_channels + channel
+            for number, one in zip(key[channel >= 0].tolist(), scatter[channel >= 0], strict=True):
+                of_channel[number] = of_channel[number] + one if number in of_channel else one
+        keys = gather_uneven_rows(torch.tensor(list(of_channel), dtype=torch.int64, device=device)).cpu()
+        parts = torch.stack(list(of_channel.values())) if of_channel else torch.zeros(0, n_axes, n_axes).double()
+        parts = gather_uneven_rows(parts.to(device)).cpu()
+        known, place = torch.unique(keys, return_inverse=True)
+        covariances = parts.new_zeros(len(known), n_axes, n_axes).index_add_(0, place, parts)
+        covariances = covariances[covariances.diagonal(dim1=1, dim2=2).sum(dim=1) > 0]  # flat channels say nothing
+        if not len(covariances):
+            return self.axes
+        return self.axes @ joint_diagonal_axes(covariances).to(self.axes)
 
     def forward(
         self, encoder: Encoder, batch: EEGBatch, tokens: Float[Tensor, "B C N D"] | None = None
