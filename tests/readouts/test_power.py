@@ -240,6 +240,18 @@ def test_samples_of_one_recording_count_as_one_wherever_they_stand(toy_signal: S
     assert float((apart.axes - whole.axes).abs().max()) > 1e-3
 
 
+def test_recordings_of_few_tokens_turn_no_axes(toy_signal: SignalSpec, toy_eeg: Any) -> None:
+    """The covariance of three tokens lacks axes, and would outweigh all others."""
+    encoder, batch = mamba(toy_signal), toy_eeg(40)
+    tokens, _ = of_rhythms(40, 6, encoder.d_model, K)
+    batch = replace(batch, eeg=batch.eeg.repeat(1, 1, 2), n_valid=batch.n_valid * 2)
+    short = replace(toy_eeg(1), eeg=toy_eeg(1).eeg[:, :, :30], n_valid=torch.tensor([30]), recording=torch.tensor([99]))
+    few = tokens[:1, :, :3] + 0.1 * torch.randn(1, 6, 3, encoder.d_model, generator=torch.Generator().manual_seed(0))
+    without, with_it = started(encoder, [(batch, tokens)]), started(encoder, [(batch, tokens), (short, few)])
+    cosine = (with_it.axes.T @ without.axes).abs().amax(dim=0)
+    assert float(cosine.min()) > 0.995
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_it_follows_bfloat16_and_rows_of_nothing_but_padding_are_finite(
     toy_signal: SignalSpec, toy_eeg: Any, way: str

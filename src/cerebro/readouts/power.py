@@ -17,6 +17,9 @@ from cerebro.readouts.base import FEWEST_FOR_POWER, Readout
 from cerebro.readouts.by_name import ByName
 from cerebro.signal import EEGBatch, SignalSpec
 
+TOKENS_PER_AXIS = (
+    2  # of a recording's channel, whose covariance would else lack axes: a segment takes one of two tokens
+)
 SMALLEST_SCALE = 1e-6  # of a feature, below which it is taken to be constant over the training samples
 
 
@@ -56,7 +59,8 @@ class PowerReadout(Readout):
         Dropout before the linear layer, in [0, 1).
     components : {"joint", "principal"}
         ``principal``: the K principal components. ``joint``: axes in their space, not at right angles, on which the
-        covariances of all recordings and channels are as diagonal as can be.
+        covariances of all recordings and channels are as diagonal as can be. What has fewer than 2 (K + 1) tokens
+        counts together, as one.
 
     Raises
     ------
@@ -155,19 +159,26 @@ class PowerReadout(Readout):
         """Axes in the space of the present ones on which the covariances of all recordings' channels are diagonal."""
         n_axes, device = self.axes.shape[1], self.axes.device
         n_channels = len(encoder.signal.channels)
-        of_channel: dict[int, Tensor] = {}  # by number of recording and channel; samples of one add up
+        of_channel: dict[int, tuple[Tensor, int]] = {}  # by number of recording and channel; samples of one add up
         for batch, tokens in batches():
-            apart = apart_from_mean(tokens.float() @ self.axes, encoder.valid(batch), self.segment_tokens).double()
+            valid = encoder.valid(batch)
+            apart = apart_from_mean(tokens.float() @ self.axes, valid, self.segment_tokens).double()
             scatter = torch.einsum("bcnk,bcnl->bckl", apart, apart).cpu()
-            channel = encoder.token_channels(batch).cpu()
+            channel, n_valid = encoder.token_channels(batch).cpu(), valid.sum(dim=2).cpu()
             key = batch.recording.cpu()[:, None] * n_channels + channel
-            for number, one in zip(key[channel >= 0].tolist(), scatter[channel >= 0], strict=True):
-                of_channel[number] = of_channel[number] + one if number in of_channel else one
+            is_real = channel >= 0
+            for number, one, n in zip(key[is_real].tolist(), scatter[is_real], n_valid[is_real].tolist(), strict=True):
+                before, n_before = of_channel.get(number, (torch.zeros_like(one), 0))
+                of_channel[number] = before + one, n_before + n
+        found = list(of_channel.values())
         keys = gather_uneven_rows(torch.tensor(list(of_channel), dtype=torch.int64, device=device)).cpu()
-        parts = torch.stack(list(of_channel.values())) if of_channel else torch.zeros(0, n_axes, n_axes).double()
+        numbers = gather_uneven_rows(torch.tensor([n for _, n in found], dtype=torch.int64, device=device)).cpu()
+        parts = torch.stack([one for one, _ in found]) if found else torch.zeros(0, n_axes, n_axes).double()
         parts = gather_uneven_rows(parts.to(device)).cpu()
         known, place = torch.unique(keys, return_inverse=True)
         covariances = parts.new_zeros(len(known), n_axes, n_axes).index_add_(0, place, parts)
+        is_long = numbers.new_zeros(len(known)).index_add_(0, place, numbers) >= TOKENS_PER_AXIS * (n_axes + 1)
+        covariances = torch.cat([covariances[is_long], covariances[~is_long].sum(dim=0, keepdim=True)])
         covariances = covariances[covariances.diagonal(dim1=1, dim2=2).sum(dim=1) > 0]  # flat channels say nothing
         if not len(covariances):
             return self.axes
